@@ -1,0 +1,1 @@
+"""Shipped models with their cards, terminology and pictures. Found through RefSegLib.resources."""
