@@ -48,6 +48,10 @@ ONE_IN = 5
 CONFIDENCE_STEPS = 255
 
 
+class DamagedCase(RefSegError):
+    """An accepted case that is gone from the store or does not match its hashes; the sentence names it."""
+
+
 class ReplayStore:
     """Accepted cases under `home`. Any number of processes may open the same store.
 
@@ -117,11 +121,11 @@ class ReplayStore:
         return heapq.nsmallest(capacity, able, key=lambda c: hashlib.sha256(f"{seed}:{c.id}".encode()).digest())
 
     def load(self, identifier: str) -> AcceptedCase:
-        """A case with its arrays, every hash checked. Raises RefSegError, naming the case, if it is gone or damaged."""
+        """A case with its arrays, every hash checked. Raises DamagedCase, naming the case, if it is gone or damaged."""
         with Session(self._engine) as db:
             row = db.scalar(select(CaseRow).where(CaseRow.id == identifier))
             if row is None:
-                raise RefSegError(f"The case {identifier} is not in the replay store; it may have been forgotten.")
+                raise DamagedCase(f"The case {identifier} is not in the replay store; it may have been forgotten.")
             info, details = row.info(), json.loads(row.details)
             names = row.image, row.labels, row.confidence
         parts = zip(("image", "mask", "confidence"), names, strict=True)
@@ -176,9 +180,15 @@ class ReplayStore:
         for identifier in identifiers:
             try:
                 self.load(identifier)
-            except RefSegError as error:
+            except DamagedCase as error:
                 found[identifier] = str(error)
         return found
+
+    def files(self, identifier: str) -> list[Path]:
+        """The files that hold the arrays of a case."""
+        with Session(self._engine) as db:
+            row = db.scalars(select(CaseRow).where(CaseRow.id == identifier)).one()
+            return [self._path(name) for name in (row.image, row.labels, row.confidence) if name]
 
     @property
     def validation_patients(self) -> int:
@@ -227,7 +237,7 @@ class ReplayStore:
             .join(CaseRow)
             .where(CaseRow.model == model)
         )
-        known = dict(row.tuple() for row in db.execute(counted.group_by(PatientRow.role)))
+        known = dict(db.execute(counted.group_by(PatientRow.role)).all())
         if known.get("validation", 0) < db.get_one(SettingRow, "validation_patients").value:
             return "validation" if known.get("train", 0) > known.get("validation", 0) else "train"
         return "validation" if int(key[:8], 16) % ONE_IN == 0 else "train"
@@ -250,7 +260,7 @@ class ReplayStore:
         except FileNotFoundError:
             content = b""
         if hashlib.sha256(content).hexdigest() != name:
-            raise RefSegError(
+            raise DamagedCase(
                 f"The {what} of case {identifier} is damaged ({path} is missing or does not match its hash). "
                 "Restore that file from a backup or accept the case again; the other cases are not affected."
             )

@@ -1,0 +1,216 @@
+"""Streaming fine-tuning: one accepted case, and some earlier ones so that they are not forgotten.
+
+After Tian, Chen, Gao 2023 (arXiv 2312.06072): the target of a voxel is a mixture of what was accepted and what the
+model said before this case (self-distillation against forgetting), earlier cases are replayed, voxels are weighted by
+confidence. Departures: the mixture holds where nobody drew; a slice a person drew is taken as it is.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from RefSegLib.errors import BadInput, Cancelled
+from RefSegLib.inference.predict import prepare
+from RefSegLib.inference.region import RegionOfInterest, find_regions
+from RefSegLib.inference.segmenter import load_segmenter
+from RefSegLib.inference.tiling import infer
+from RefSegLib.models.networks import build_segmenter
+from RefSegLib.models.spec import SegmenterSpec
+from RefSegLib.models.store import ModelVersion
+from RefSegLib.progress import SILENT, Progress
+from RefSegLib.training.augment import Augmentation, random_looks, random_patch
+from RefSegLib.training.losses import dice_ce
+from RefSegLib.volume.resample import resample_array, resample_labels
+from torch import Tensor, nn
+
+from InteractiveLearningLib.accepted import AcceptedCase
+from InteractiveLearningLib.durable import write_durably
+
+# The network knows its kind of image already; strong changes would only slow the few iterations down.
+LIGHT = Augmentation(rotation=10.0, scale=0.1, shift=0.08, looks=0.15)
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class LearningSettings:
+    """How one case is learnt.
+
+    iterations, seconds: whichever ends first; `patience` iterations without a falling loss end it too.
+    rate: of AdamW, reached after `warm_up` iterations. batch: patches an iteration, half of the new case.
+    trust: weight of an accepted voxel that nobody drew against what the model said before. emphasis: how much more a
+    drawn slice counts. capacity: earlier cases replayed. checkpoint: iterations between checkpoints.
+    """
+
+    iterations: int = 150
+    seconds: float = 120.0
+    patience: int = 40
+    rate: float = 3e-4
+    warm_up: int = 10
+    batch: int = 2
+    trust: float = 0.7
+    emphasis: float = 1.0
+    capacity: int = 16
+    checkpoint: int = 20
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One region of a case as the network sees it: image (channel, k, j, i), soft target (output, k, j, i), weight
+    (k, j, i), all float32; spacing in mm."""
+
+    image: Floats
+    target: Floats
+    weight: Floats
+    spacing: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """What came out: weights by name, the loss of every iteration, seconds spent in this and earlier runs."""
+
+    weights: dict[str, npt.NDArray]
+    losses: list[float]
+    seconds: float
+
+
+def samples_of(case: AcceptedCase, spec: SegmenterSpec, segmenter: Any, settings: LearningSettings) -> list[Sample]:
+    """What can be learnt from a case, one sample per region that holds a label.
+
+    segmenter: the model as it was before this case; its probabilities are mixed into the target.
+    """
+    confidence = np.ones(case.labels.array.shape, np.float32) if case.confidence is None else case.confidence
+    drawn = np.full(case.labels.array.shape, case.confidence is None, np.uint8)
+    for axis, index in case.annotated:
+        drawn[(slice(None),) * axis + (index,)] = 1
+    regions = [RegionOfInterest(case.image.grid)] if case.region else find_regions(case.image, spec)
+    samples = []
+    for region in regions:
+        labels = resample_labels(case.labels, region.grid).array.astype(int) - region.offset
+        labels[(labels < 0) | (labels >= spec.outputs)] = 0
+        if not labels.any():
+            continue
+        here = resample_array(drawn, case.image.grid, region.grid, nearest=True).astype(bool)
+        # Outside the image the confidence is 0: padding teaches nothing.
+        sure = resample_array(confidence, case.image.grid, region.grid).astype(np.float32)
+        image = prepare(case.image, region.grid, spec)
+        trust = np.where(here, 1.0, settings.trust).astype(np.float32)
+        one_hot = np.moveaxis(np.eye(spec.outputs, dtype=np.float32)[labels], -1, 0)
+        target = trust * one_hot + (1 - trust) * infer(segmenter, image, SILENT)
+        weight = sure * (1 + settings.emphasis * here.astype(np.float32))
+        samples.append(Sample(image, target, weight, region.grid.spacing))
+    return samples
+
+
+def learn(
+    version: ModelVersion,
+    case: tuple[str, AcceptedCase],
+    replayed: Sequence[AcceptedCase],
+    settings: LearningSettings,
+    checkpoint: Path,
+    report: Callable[[float], None],
+    progress: Progress = SILENT,
+) -> Learnt:
+    """Fine-tune a version on a new case (id and content) and on earlier ones; the version itself stays as it is.
+
+    Resumes from `checkpoint` if that belongs to this case, version and settings. When cancelled, the checkpoint is
+    written first. report is told the loss of every iteration, those before a resumption first. Raises BadInput if the
+    case holds nothing to learn from, or if learning diverges.
+    """
+    spec, (identifier, accepted) = version.spec, case
+    before = load_segmenter(version)
+    new = samples_of(accepted, spec, before, settings)
+    if not new:
+        raise BadInput(f"Case {identifier} has no label inside the region that {spec.name} looks at.")
+    old = [sample for earlier in replayed for sample in samples_of(earlier, spec, before, settings)]
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    module = build_segmenter(spec)
+    module.load_state_dict({name: torch.from_numpy(np.array(a)) for name, a in version.segmenter().items()})
+    module.to(device).train()
+    for layer in module.modules():
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            layer.eval()  # statistics of one patient would replace those of many
+    optimizer = torch.optim.AdamW(module.parameters(), lr=settings.rate)
+    mine = {"case": identifier, "parent": version.version, "settings": asdict(settings)}
+    losses, spent = _resume(checkpoint, mine, module, optimizer, device)
+    generator = torch.Generator().manual_seed(zlib.crc32(f"{settings.seed} {identifier} {len(losses)}".encode()))
+    started = time.monotonic() - spent
+    for loss in losses:
+        report(loss)
+
+    def save() -> None:
+        state = {"weights": module.state_dict(), "optimizer": optimizer.state_dict()}
+        content = io.BytesIO()
+        torch.save({"about": mine, "losses": losses, "spent": time.monotonic() - started} | state, content)
+        write_durably(checkpoint, content.getvalue())
+
+    try:
+        while not _finished(losses, time.monotonic() - started, settings):
+            for group in optimizer.param_groups:
+                group["lr"] = settings.rate * min(1.0, (len(losses) + 1) / settings.warm_up)
+            pools = [old if n % 2 and old else new for n in range(settings.batch)]
+            chosen = [pool[int(torch.randint(len(pool), (1,), generator=generator))] for pool in pools]
+            image, target, weight = (t.to(device) for t in _batch(chosen, spec, generator))
+            loss = dice_ce(module(image), target, weight)
+            if not torch.isfinite(loss):
+                raise BadInput(f"Learning from case {identifier} diverged; nothing was changed.")
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+            optimizer.step()
+            losses.append(float(loss.detach()))
+            report(losses[-1])
+            progress(len(losses) / settings.iterations, f"Iteration {len(losses)}, loss {losses[-1]:.3f}")
+            if len(losses) % settings.checkpoint == 0:
+                save()
+    except Cancelled:
+        save()
+        raise
+    weights = {name: value.detach().cpu().numpy() for name, value in module.state_dict().items()}
+    return Learnt(weights, losses, time.monotonic() - started)
+
+
+def _finished(losses: list[float], seconds: float, settings: LearningSettings) -> bool:
+    if len(losses) >= settings.iterations or (losses and seconds >= settings.seconds):
+        return True
+    window = settings.patience
+    if len(losses) < 2 * window + settings.warm_up:
+        return False
+    return bool(np.mean(losses[-window:]) >= 0.995 * np.mean(losses[-2 * window : -window]))
+
+
+def _batch(samples: list[Sample], spec: SegmenterSpec, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Patches in slightly random poses and looks: image, target, weight, each (n, channel, k, j, i)."""
+    patches = []
+    for sample in samples:
+        # Target and weight ride along as further channels of the image, so that they stay soft.
+        stack = np.concatenate([sample.image, sample.target, sample.weight[None]])
+        labels = sample.target.argmax(0)
+        patch, _ = random_patch(stack, labels, spec.outputs, spec.patch, sample.spacing, LIGHT, generator)
+        patches.append(patch)
+    stack, channels = torch.stack(patches), len(spec.channels)
+    return random_looks(stack[:, :channels], LIGHT, generator), stack[:, channels:-1], stack[:, -1:]
+
+
+def _resume(
+    path: Path, mine: dict[str, Any], module: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
+) -> tuple[list[float], float]:
+    """Losses and seconds of the run that was interrupted; nothing if there was none for the same case."""
+    if not path.exists():
+        return [], 0.0
+    state = torch.load(path, map_location=device, weights_only=True)
+    if state["about"] != mine:
+        return [], 0.0
+    module.load_state_dict(state["weights"])
+    optimizer.load_state_dict(state["optimizer"])
+    return list(state["losses"]), float(state["spent"])

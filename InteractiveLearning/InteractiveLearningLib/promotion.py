@@ -1,0 +1,158 @@
+"""Candidate against champion on the frozen validation cases: only what is better goes live.
+
+A patient validates or trains, drawn at the first case and never redrawn (replay.py), so no candidate has seen what it
+is judged on. Both versions are run the same way, on the same cases, against what an annotator accepted.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from RefSegLib.errors import RefSegError
+from RefSegLib.inference.predict import prepare, segment
+from RefSegLib.inference.segmenter import Segmenter, load_segmenter
+from RefSegLib.inference.tiling import infer
+from RefSegLib.models.store import ModelStore, ModelVersion
+from RefSegLib.progress import SILENT, Progress
+from RefSegLib.quality.metrics import dice
+from scipy.stats import wilcoxon
+
+from InteractiveLearningLib.accepted import AcceptedCase, CaseInfo
+from InteractiveLearningLib.replay import DamagedCase, ReplayStore
+from InteractiveLearningLib.verdicts import CaseScore, Verdict, VerdictLog
+
+MARGIN = 0.01
+ALPHA = 0.05
+# With five pairs the smallest p a one-sided signed-rank test can give is 1/32; from six on (1/64) it can say something.
+PAIRS = 6
+
+
+def promote(
+    store: ModelStore,
+    replay: ReplayStore,
+    candidate: ModelVersion,
+    *,
+    case: str | None = None,
+    margin: float = MARGIN,
+    progress: Progress = SILENT,
+) -> Verdict:
+    """Judge a candidate against the active version of its model, write the verdict down, activate it if it is better.
+
+    Better means: the mean Dice over labels and patients rises, no label loses more than `margin`, and from six patients
+    on a one-sided signed-rank test over patients (Wilcoxon) gives p < 0.05. While the validation set is too small
+    nothing is published. case: id of the case whose learning made the candidate, for the record.
+    """
+    log = VerdictLog(store.home, candidate.name)
+    champion = store.load(candidate.name, store.active(candidate.name))
+    about = {"model": candidate.name, "case": case, "candidate": candidate.version, "champion": champion.version}
+    cases = [c for c in replay.cases(candidate.name, "validation") if c.consent]
+    missing = replay.validation_patients - len({c.patient for c in cases})
+    if missing > 0:
+        people = "one more patient is" if missing == 1 else f"{missing} more patients are"
+        verdict = Verdict(
+            "waiting", f"Nothing is published yet: {people} needed for validation.", missing=missing, **about
+        )
+        log.add(verdict)
+        return verdict
+    scores, damaged = _scores(log, replay, cases, champion, candidate, progress)
+    if not scores:
+        raise RefSegError(
+            f"None of the {damaged} validation cases can be read; restore the replay store from a backup."
+        )
+    verdict = _judge(scores, margin, damaged, about)
+    log.add(verdict)
+    if verdict.published:
+        store.activate(candidate.name, candidate.version)
+        log.went_live(candidate.version)
+    return verdict
+
+
+def finish_publication(store: ModelStore, model: str) -> None:
+    """Activate what a killed process had decided to publish but had not activated."""
+    log = VerdictLog(store.home, model)
+    verdict = log.unfinished()
+    if verdict is not None and verdict.candidate is not None:
+        store.activate(model, verdict.candidate)
+        log.went_live(verdict.candidate)
+
+
+def predict_case(case: AcceptedCase, segmenter: Segmenter, progress: Progress = SILENT) -> npt.NDArray[np.integer]:
+    """Label values (k, j, i) on the grid of an accepted case."""
+    if case.region:
+        return infer(segmenter, prepare(case.image, case.image.grid, segmenter.spec), progress).argmax(0)
+    return segment(case.image, segmenter, progress=progress).labels.array
+
+
+def score_case(case: AcceptedCase, segmenter: Segmenter, progress: Progress = SILENT) -> dict[str, float]:
+    """Dice by label name. Labels that are not in the accepted mask are left out: they may not have been annotated."""
+    found, truth = predict_case(case, segmenter, progress), case.labels.array
+    named = enumerate(case.label_names, start=1)
+    return {name: dice(found == value, truth == value) for value, name in named if (truth == value).any()}
+
+
+def _scores(
+    log: VerdictLog,
+    replay: ReplayStore,
+    cases: list[CaseInfo],
+    champion: ModelVersion,
+    candidate: ModelVersion,
+    progress: Progress,
+) -> tuple[list[CaseScore], int]:
+    known, segmenters, scores, damaged = log.scores(), {}, [], 0
+    for done, info in enumerate(cases):
+        part = progress.part(done / len(cases), (done + 1) / len(cases))
+        try:
+            case = replay.load(info.id)
+        except DamagedCase:
+            damaged += 1
+            continue
+        measured = []
+        for version in (champion, candidate):
+            part(0.5 * len(measured), f"Validating version {version.version}: case {done + 1} of {len(cases)}")
+            if (version.version, info.id) not in known:
+                if version.version not in segmenters:
+                    segmenters[version.version] = load_segmenter(version)
+                known[version.version, info.id] = score_case(
+                    case, segmenters[version.version], Progress(cancelled=part.cancelled)
+                )
+            measured.append(known[version.version, info.id])
+        scores.append(CaseScore(info.id, info.patient, *measured))
+    return scores, damaged
+
+
+def _judge(scores: list[CaseScore], margin: float, damaged: int, about: dict[str, str | None]) -> Verdict:
+    """The rule itself, on numbers alone."""
+    patients = sorted({s.patient for s in scores})
+    labels = sorted({label for s in scores for label in s.champion})
+    # table[version, patient, label]: mean over the cases of a patient; NaN where a patient has no such label
+    table = np.full((2, len(patients), len(labels)), np.nan)
+    for p, patient in enumerate(patients):
+        for n, label in enumerate(labels):
+            own = [
+                (s.champion[label], s.candidate[label]) for s in scores if s.patient == patient and label in s.champion
+            ]
+            if own:
+                table[:, p, n] = np.mean(own, axis=0)
+    by_label = np.nanmean(table, axis=1)
+    before, after = (float(v) for v in by_label.mean(axis=1))
+    change = by_label[1] - by_label[0]
+    worst = int(change.argmin())
+    pairs = np.nanmean(table, axis=2)
+    tested = len(patients) >= PAIRS and bool((pairs[1] != pairs[0]).any())
+    p_value = float(wilcoxon(pairs[1], pairs[0], alternative="greater").pvalue) if tested else None
+    numbers = f"mean Dice {before:.4f} → {after:.4f} on {len(patients)} validation patients"
+    if after <= before:
+        outcome, reason = "refused", f"Refused: {numbers} is no gain."
+    elif change[worst] < -margin:
+        loss = f"{labels[worst]} loses {-change[worst]:.4f}, more than {margin:g}"
+        outcome, reason = "refused", f"Refused: {numbers}, but {loss}."
+    elif p_value is not None and p_value >= ALPHA:
+        outcome, reason = "refused", f"Refused: {numbers} may be chance (signed-rank test, p = {p_value:.3f})."
+    elif p_value is not None:
+        outcome, reason = "published", f"Published: {numbers} (signed-rank test, p = {p_value:.3f})."
+    else:
+        few = f"fewer than {PAIRS} patients, so by the mean alone, without a test"
+        outcome, reason = "published", f"Published: {numbers} ({few})."
+    if damaged:
+        reason += f" {damaged} damaged validation cases were left out."
+    return Verdict(outcome, reason, before=before, after=after, p=p_value, scores=tuple(scores), **about)

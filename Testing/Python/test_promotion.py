@@ -1,0 +1,124 @@
+"""Only what is better on the frozen validation patients goes live, and the verdict says why."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from InteractiveLearningLib.promotion import _judge, finish_publication, promote
+from InteractiveLearningLib.replay import ReplayStore
+from InteractiveLearningLib.verdicts import CaseScore, Verdict, VerdictLog
+from RefSegLib.models.store import ModelStore
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+from tiny_learning import SPEC, a_ball_case, an_untrained_version
+
+ABOUT = {"model": "m", "case": None, "candidate": "2", "champion": "1"}
+
+
+def scores(before: list[float], after: list[float], label: str = "a") -> list[CaseScore]:
+    return [
+        CaseScore(f"case{n}", f"patient{n}", {label: b}, {label: a})
+        for n, (b, a) in enumerate(zip(before, after, strict=True))
+    ]
+
+
+def test_a_better_mean_of_few_patients_is_published_and_says_that_nothing_was_tested():
+    verdict = _judge(scores([0.8, 0.7], [0.82, 0.71]), 0.01, 0, ABOUT)
+    assert verdict.published and verdict.p is None and "without a test" in verdict.reason
+    assert (verdict.before, verdict.after) == (pytest.approx(0.75), pytest.approx(0.765))
+
+
+@pytest.mark.parametrize("after", [[0.8, 0.7], [0.7, 0.7]])
+def test_what_is_not_better_is_refused(after):
+    assert _judge(scores([0.8, 0.7], after), 0.01, 0, ABOUT).outcome == "refused"
+
+
+def test_a_label_that_loses_more_than_the_margin_refuses_a_better_mean():
+    two = [CaseScore("c", "p", {"a": 0.5, "b": 0.8}, {"a": 0.7, "b": 0.78})]
+    verdict = _judge(two, 0.01, 0, ABOUT)
+    assert verdict.outcome == "refused" and "b loses 0.0200" in verdict.reason
+    assert _judge(two, 0.05, 0, ABOUT).published
+
+
+def test_from_six_patients_on_a_gain_that_may_be_chance_is_refused():
+    rng = np.random.default_rng(0)
+    before = rng.uniform(0.6, 0.9, 8)
+    noisy = before + np.array([0.2, -0.05, -0.02, -0.03, 0.01, -0.01, 0.02, -0.04])
+    chance = _judge(scores(list(before), list(noisy)), 0.01, 0, ABOUT)
+    assert chance.after > chance.before and chance.outcome == "refused" and "chance" in chance.reason
+    steady = _judge(scores(list(before), list(before + rng.uniform(0.01, 0.03, 8))), 0.01, 0, ABOUT)
+    assert steady.published and steady.p < 0.05
+
+
+def test_a_patient_with_many_cases_counts_once():
+    many = [CaseScore(f"c{n}", "p1", {"a": 0.5}, {"a": 0.6}) for n in range(9)]
+    verdict = _judge([*many, CaseScore("c9", "p2", {"a": 0.9}, {"a": 0.5})], 1.0, 0, ABOUT)
+    assert verdict.before == pytest.approx(0.7) and verdict.after == pytest.approx(0.55)
+
+
+@pytest.fixture
+def home(tmp_path):
+    replay = ReplayStore(tmp_path)
+    for n in range(3):  # train, validation, train
+        replay.accept(a_ball_case(f"p{n}", n))
+    return tmp_path, replay
+
+
+def test_nothing_is_published_while_validation_patients_are_missing(home):
+    path, replay = home
+    champion = an_untrained_version(path)
+    store = ModelStore(path)
+    candidate = store.add(SPEC, champion.segmenter(), None, parent=champion.version)
+    verdict = promote(store, replay, candidate, case="x")
+    assert (verdict.outcome, verdict.missing) == ("waiting", 1) and "one more patient" in verdict.reason
+    assert store.active("balls") == champion.version
+    assert VerdictLog(path, "balls").verdicts() == [verdict]
+
+
+def test_the_same_weights_are_refused_and_measured_only_once(home):
+    path, replay = home
+    replay.accept(a_ball_case("p3", 3))
+    champion = an_untrained_version(path)
+    store = ModelStore(path)
+    first = promote(store, replay, store.add(SPEC, champion.segmenter(), None, parent=champion.version))
+    assert first.outcome == "refused" and first.before == first.after
+    assert {s.case for s in first.scores} == {c.id for c in replay.cases("balls", "validation")}
+    known = VerdictLog(path, "balls").scores()
+    assert len(known) == 4 and all(0 <= d <= 1 for s in known.values() for d in s.values())
+
+
+def test_a_damaged_validation_case_is_left_out_and_told(home):
+    path, replay = home
+    replay.accept(a_ball_case("p3", 3))
+    champion = an_untrained_version(path)
+    store = ModelStore(path)
+    last = replay.cases("balls", "validation")[-1].id
+    kept = {f for c in replay.cases("balls") if c.id != last for f in replay.files(c.id)}
+    for file in set(replay.files(last)) - kept:
+        file.write_bytes(b"damaged")
+    verdict = promote(store, replay, store.add(SPEC, champion.segmenter(), None, parent=champion.version))
+    assert len(verdict.scores) == 1 and "1 damaged" in verdict.reason
+
+
+def test_a_publication_that_was_cut_short_is_finished_but_a_rollback_is_left_alone(tmp_path):
+    champion = an_untrained_version(tmp_path)
+    store, log = ModelStore(tmp_path), VerdictLog(tmp_path, "balls")
+    candidate = store.add(SPEC, champion.segmenter(), None, parent=champion.version)
+    log.add(Verdict("published", "better", "balls", candidate=candidate.version, champion=champion.version))
+    finish_publication(store, "balls")
+    assert store.active("balls") == candidate.version
+    store.activate("balls", champion.version)
+    finish_publication(store, "balls")
+    assert store.active("balls") == champion.version
+
+
+def test_half_a_line_of_a_killed_writer_is_passed_over(tmp_path):
+    log = VerdictLog(tmp_path, "m")
+    one = Verdict("refused", "no", "m", candidate="2", champion="1", scores=tuple(scores([0.5], [0.4])))
+    log.add(one)
+    with log.path.open("ab") as file:
+        file.write(b'{"verdict": {"outc')
+    assert log.verdicts() == [one]
+    log.add(one)
+    assert log.verdicts() == [one, one]
