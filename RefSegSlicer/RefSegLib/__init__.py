@@ -1,1 +1,1 @@
-"""The engine: reading, inference, training and reflection. It knows neither Slicer nor Qt; torch is imported only where a network runs."""
+"""The engine: reading, inference, training, reflection. Knows neither Slicer nor Qt; torch only to run networks."""

@@ -1,0 +1,41 @@
+# One local environment, made on first use. Every target sets up what it needs.
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+export OMP_NUM_THREADS ?= 2
+
+.PHONY: install demo test lint bench-inference bench-interaction bench-kill clean
+.DEFAULT_GOAL := install
+
+install: $(STAMP)
+
+# torch first and alone: a later resolver would otherwise take a build with gigabytes of CUDA.
+$(STAMP): pyproject.toml
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --upgrade pip
+	$(PY) -m pip install --quiet torch==2.13.0
+	$(PY) -m pip install --quiet --editable ".[engine,demo,tests]"
+	touch $@
+
+demo: install
+	$(VENV)/bin/refseg demo --out demo-output --store demo-output/store
+
+lint: install
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+test: lint
+	$(PY) -m pytest -n 2 --dist loadfile
+
+bench-inference: install
+	$(PY) Testing/benchmarks/bench_inference.py
+
+bench-interaction: install
+	$(PY) Testing/benchmarks/bench_interaction.py
+
+bench-kill: install
+	$(PY) Testing/benchmarks/bench_kill.py
+
+clean:
+	rm -rf $(VENV) build out demo-output

@@ -1,0 +1,246 @@
+"""The engine's commands: models, train, segment, evaluate. The floor above puts them into `refseg` with its own."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from RefSegLib.errors import BadInput
+from RefSegLib.models.spec import SegmenterSpec
+from RefSegLib.models.store import ModelStore, ModelVersion
+from RefSegLib.terminal import console, shown_progress, write_report
+from RefSegLib.volume.io import case_name, image_files, read_image, write_labels
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+models = typer.Typer(no_args_is_help=True, help="List, show, activate, roll back, move and verify model versions.")
+app.add_typer(models, name="models")
+
+Store = Annotated[
+    Path | None,
+    typer.Option("--store", help="Where models and accepted cases live (default: REFSEG_HOME or ~/.refseg)."),
+]
+ModelName = Annotated[str, typer.Option("--model", help="NAME or NAME@VERSION; without a version, the active one.")]
+Images = Annotated[Path, typer.Option("--images", help="Folder of images.")]
+Labels = Annotated[Path, typer.Option("--labels", help="Folder of masks with the same names.")]
+Report = Annotated[Path | None, typer.Option("--report", help="Write what was done and found as JSON.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")]
+
+
+def load_version(store: ModelStore, model: str) -> ModelVersion:
+    """The version that NAME or NAME@VERSION means."""
+    name, _, version = model.partition("@")
+    return store.load(name, version or None)
+
+
+@models.command("list")
+def list_models(store: Store = None) -> None:
+    """All models with their versions; * marks the active one."""
+    place = ModelStore(store)
+    table = Table("model", "version", "created", "parent", "test Dice")
+    for name in place.names():
+        for version in place.versions(name):
+            manifest = place.load(name, version).manifest
+            mark = " *" if version == place.active(name) else ""
+            score = manifest.scores.get("test", {}).get("mean", {}).get("dice")
+            table.add_row(
+                name, version + mark, manifest.created, manifest.parent or "-", "-" if score is None else f"{score:.3f}"
+            )
+    console.print(table)
+
+
+@models.command("show")
+def show_model(model: str, store: Store = None) -> None:
+    """Everything recorded about a version, as JSON."""
+    console.print_json(load_version(ModelStore(store), model).manifest.model_dump_json())
+
+
+@models.command("activate")
+def activate_model(model: str, store: Store = None) -> None:
+    """Make NAME@VERSION the one that is used from now on."""
+    name, _, version = model.partition("@")
+    if not version:
+        raise BadInput(f"Say which version, for example {name}@1.")
+    ModelStore(store).activate(name, version)
+    console.print(f"{name}@{version} is active.")
+
+
+@models.command("rollback")
+def roll_back_model(name: str, store: Store = None) -> None:
+    """Return to the version that was active before."""
+    console.print(f"{name}@{ModelStore(store).rollback(name)} is active again.")
+
+
+@models.command("export")
+def export_model(model: str, file: Path, store: Store = None) -> None:
+    """Write a version to one file, for another machine."""
+    place = ModelStore(store)
+    version = load_version(place, model)
+    place.export(version.name, version.version, file)
+    console.print(f"{version.name}@{version.version} was written to {file}.")
+
+
+@models.command("import")
+def import_model(file: Path, store: Store = None) -> None:
+    """Read a version from such a file; it becomes active only if the model is new."""
+    version = ModelStore(store).import_(file)
+    console.print(f"{version.name}@{version.version} was added.")
+
+
+@models.command("verify")
+def verify_models(model: Annotated[str | None, typer.Argument()] = None, store: Store = None) -> None:
+    """Check the hashes of a version, or of all of them."""
+    place = ModelStore(store)
+    name, _, version = (model or "").partition("@")
+    for one in [name] if name else place.names():
+        for number in [version] if version else place.versions(one):
+            place.verify(one, number)
+            console.print(f"{one}@{number} is whole.")
+
+
+@app.command()
+def train(
+    spec: Annotated[Path, typer.Option("--spec", help="What the model expects and gives (JSON).")],
+    images: Images,
+    labels: Labels,
+    name: Annotated[str, typer.Option("--name", help="Under which name the new version is stored.")],
+    init: Annotated[str | None, typer.Option("--init", help="Start from the weights of this version.")] = None,
+    epochs: Annotated[int, typer.Option("--epochs", min=1)] = 120,
+    seed: Annotated[int, typer.Option("--seed")] = 0,
+    store: Store = None,
+    report: Report = None,
+) -> None:
+    """Train a segmenter and its synthesizer; the new version is active if it is the first of its name."""
+    from RefSegLib.training.cases import pair_cases
+    from RefSegLib.training.train import train as run
+
+    place = ModelStore(store)
+    wanted = _read_spec(spec).model_copy(update={"name": name})
+    wanted = SegmenterSpec.model_validate(wanted.model_dump())  # the name has been replaced: check it
+    start = None if init is None else load_version(place, init)
+    with shown_progress("Training") as progress:
+        cases = pair_cases(images, labels)
+        version = run(wanted, cases, place, init=start, epochs=epochs, seed=seed, progress=progress)
+    first = place.versions(name) == [version.version]
+    if first:
+        place.activate(name, version.version)
+    write_report(version.manifest.model_dump(mode="json"), report)
+    console.print(f"{name}@{version.version} was trained{' and is active' if first else ''}.")
+    console.print_json(json.dumps(version.manifest.scores))
+
+
+def _read_spec(file: Path) -> SegmenterSpec:
+    try:
+        return SegmenterSpec.model_validate_json(file.read_text())
+    except OSError as error:
+        raise BadInput(f"The model description '{file}' cannot be read: {error.strerror}.") from error
+    except ValueError as error:  # pydantic says which field and why
+        raise BadInput(f"The model description '{file}' is not valid. {error}") from error
+
+
+@app.command()
+def segment(
+    images: Annotated[list[Path], typer.Argument(help="Image files, DICOM folders, or folders of image files.")],
+    model: ModelName,
+    out: Annotated[Path, typer.Option("--out", help="A file for one image, a folder for several.")],
+    reflect: Annotated[
+        bool | None, typer.Option("--reflect/--no-reflect", help="Default: where the model can.")
+    ] = None,
+    roi: Annotated[
+        tuple[int, int, int, int, int, int] | None,
+        typer.Option("--roi", help="Box of voxels I0 J0 K0 I1 J1 K1, the upper ones exclusive."),
+    ] = None,
+    device: Device = "auto",
+    store: Store = None,
+    report: Report = None,
+    progress_json: Annotated[bool, typer.Option("--progress-json", help="Progress as JSON lines.")] = False,
+) -> None:
+    """Segment images; each mask comes back on the grid of its image."""
+    from RefSegLib.engine import Engine
+
+    files = expand(images)
+    targets = _targets(files, out)
+    version = load_version(ModelStore(store), model)
+    box = None if roi is None else (roi[2], roi[1], roi[0], roi[5], roi[4], roi[3])
+    done: list[dict[str, Any]] = []
+    with shown_progress("Segmenting", as_json=progress_json) as progress:
+        engine = Engine(version, device)
+        for number, (file, target) in enumerate(zip(files, targets, strict=True)):
+            step = progress.part(number / len(files), (number + 1) / len(files))
+            started = time.perf_counter()
+            result = engine.segment(read_image(file), roi=box, reflect=reflect, progress=step)
+            write_labels(result.labels, target, result.names)
+            seconds = round(time.perf_counter() - started, 3)
+            done.append({"image": file.name, "out": str(target), "seconds": seconds} | engine.describe(result))
+    write_report({"model": version.name, "version": version.version, "images": done}, report)
+    if not progress_json:
+        for entry in done:
+            console.print(f"{entry['image']} -> {entry['out']}  ({entry['seconds']:.1f} s)", highlight=False)
+            for region in entry["regions"]:
+                if region["reflection"]:
+                    console.print(f"  {region['side'] or 'image'}: {region['reflection']['reason']}", highlight=False)
+
+
+def expand(paths: list[Path]) -> list[Path]:
+    """Files as they are; a folder of image files as those files; any other folder is a DICOM series."""
+    files: list[Path] = []
+    for path in paths:
+        if not path.exists():
+            raise BadInput(f"There is no '{path}'.")
+        inside = image_files(path) if path.is_dir() else []
+        files += inside or [path]
+    return files
+
+
+def _targets(files: list[Path], out: Path) -> list[Path]:
+    """Where each mask goes: the named file for one image, else a file of the image's name in the folder `out`."""
+    if len(files) == 1 and out.suffix and not out.is_dir():
+        return [out]
+    if out.is_file() or out.suffix in {".nrrd", ".gz", ".nii", ".mha", ".png"}:
+        raise BadInput(f"'{out}' is one file, but there are {len(files)} images; name a folder.")
+    names = [case_name(file) for file in files]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise BadInput(f"Several images are called '{twice[0]}'; segment them into different folders.")
+    return [out / f"{name}{_mask_suffix(file)}" for name, file in zip(names, files, strict=True)]
+
+
+def _mask_suffix(file: Path) -> str:
+    """Masks in the format of their images; where that format cannot carry names and colors, as Slicer saves them."""
+    if file.name.endswith((".nii", ".nii.gz")):
+        return ".nii.gz"
+    return ".png" if file.suffix.lower() in {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"} else ".seg.nrrd"
+
+
+@app.command()
+def evaluate(
+    model: ModelName,
+    images: Images,
+    labels: Labels,
+    methods: Annotated[str, typer.Option("--methods", help="Comma separated: none, reflect.")] = "none",
+    shift: Annotated[list[str] | None, typer.Option("--shift", help="NAME:SEVERITY, may be repeated.")] = None,
+    split: Annotated[str | None, typer.Option("--split", help="Only patients of train, validation or test.")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only so many cases.")] = None,
+    device: Device = "auto",
+    store: Store = None,
+    report: Report = None,
+) -> None:
+    """Compare masks with the truth, clean and under named shifts, with and without reflection."""
+    from RefSegLib.evaluation import evaluate as run
+    from RefSegLib.training.cases import pair_cases
+
+    version = load_version(ModelStore(store), model)
+    cases = pair_cases(images, labels)
+    if split is not None:
+        cases = [case for case in cases if case.role == split]
+        if not cases:
+            raise BadInput(f"None of the cases belongs to '{split}'; splits are train, validation and test.")
+    with shown_progress("Evaluating") as progress:
+        wanted = tuple(method.strip() for method in methods.split(","))
+        result = run(version, cases[:limit], methods=wanted, shifts=shift or [], device=device, progress=progress)
+    write_report(result, report)
+    console.print_json(json.dumps(result["summary"]))

@@ -1,0 +1,77 @@
+"""A model version made ready: segments, reflects, and says in plain numbers what it did."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from RefSegLib.errors import BadInput
+from RefSegLib.inference.predict import RegionResult, Segmentation, segment
+from RefSegLib.inference.segmenter import load_segmenter
+from RefSegLib.models.store import ModelVersion
+from RefSegLib.progress import SILENT, Progress
+from RefSegLib.reflection.reflect import reflect as reflect_on
+from RefSegLib.reflection.settings import ReflectionSettings
+from RefSegLib.synthesis.synthesizer import load_synthesizer
+from RefSegLib.volume.volume import Volume
+
+
+class Engine:
+    """Holds the networks of one version on one device; every call leaves their weights as they were."""
+
+    def __init__(self, version: ModelVersion, device: str = "auto") -> None:
+        self.version = version
+        self.segmenter = load_segmenter(version, device)
+        self.synthesizer = load_synthesizer(version)
+        self.settings = ReflectionSettings.model_validate(version.manifest.reflection or {})
+
+    def segment(
+        self,
+        volume: Volume,
+        *,
+        roi: Sequence[int] | None = None,
+        reflect: bool | None = None,
+        progress: Progress = SILENT,
+    ) -> Segmentation:
+        """Segment `volume`, with reflection if asked for (None: if the model can). roi as in inference.predict.
+
+        Raises BadInput if reflection is asked of a model without a synthesizer, and whatever inference raises.
+        """
+        able = self.synthesizer is not None
+        if reflect and not able:
+            raise BadInput(
+                f"Model '{self.version.name}' has no synthesizer, so it cannot reflect on its result. "
+                "Segment with --no-reflect, or train one for it."
+            )
+        if reflect is False or not able:
+            return segment(volume, self.segmenter, roi=roi, progress=progress)
+
+        def refine(array, probabilities, segmenter):
+            return reflect_on(array, segmenter, self.synthesizer, self.settings, probabilities=probabilities)
+
+        return segment(volume, self.segmenter, roi=roi, refine=refine, progress=progress)
+
+    def describe(self, result: Segmentation) -> dict[str, Any]:
+        """What was found, in JSON-able numbers: voxels and milliliters per label, the reflection of every region."""
+        array, grid = result.labels.array, result.labels.grid
+        counts = np.bincount(array.ravel(), minlength=max(n.value for n in result.names) + 1)
+        labels = [
+            {
+                "value": name.value,
+                "name": name.name,
+                "voxels": int(counts[name.value]),
+                "milliliters": round(float(counts[name.value]) * grid.voxel_volume / 1000, 3),
+            }
+            for name in result.names
+        ]
+        return {"labels": labels, "regions": [_describe_region(region) for region in result.regions]}
+
+
+def _describe_region(result: RegionResult) -> dict[str, Any]:
+    grid = result.region.grid
+    entry: dict[str, Any] = {"side": result.region.side, "grid": grid.to_dict(), "reflection": None}
+    if result.reflection is not None:
+        entry["reflection"] = result.reflection.describe()
+    return entry

@@ -1,0 +1,40 @@
+"""What is written down about a model version."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from RefSegLib.models.spec import SegmenterSpec
+
+
+class FileRecord(BaseModel):
+    """A file of a version: its sha256 in hexadecimal and its size."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    bytes: Annotated[int, Field(ge=0)]
+
+
+class Manifest(BaseModel):
+    """model.json: where a version comes from, what it can do, and what its files must be.
+
+    parent: NAME@VERSION it was trained on from; data: fingerprint and split of what it learned; settings: how;
+    scores: validation and test; reflection: settings calibrated for this version.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal[1] = 1
+    name: str
+    version: Annotated[str, Field(pattern=r"^[1-9][0-9]{0,8}$")]
+    created: str
+    spec: SegmenterSpec
+    parent: str | None = None
+    data: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
+    scores: dict[str, Any] = {}
+    reflection: dict[str, Any] = {}
+    files: dict[str, FileRecord]
