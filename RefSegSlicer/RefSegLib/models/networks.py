@@ -1,0 +1,119 @@
+"""Networks by name, for models in two and in three dimensions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from monai.networks.nets import DynUNet, UNet
+from torch import nn
+
+from RefSegLib.errors import BadInput
+from RefSegLib.models.spec import SegmenterSpec
+
+# An axis is halved as long as this many voxels of the patch remain along it.
+SMALLEST = 4
+
+
+class Slicewise(nn.Module):
+    """A two-dimensional network over every slice of (n, C, k, j, i): slices along k are independent of each other."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(n, C, k, j, i) to (n, outputs, k, j, i)."""
+        n, channels, k, j, i = x.shape
+        y = self.network(x.transpose(1, 2).reshape(n * k, channels, j, i))
+        return y.reshape(n, k, -1, j, i).transpose(1, 2)
+
+
+def build_segmenter(spec: SegmenterSpec) -> nn.Module:
+    """The untrained network of `spec`: (n, channels, k, j, i) to logits (n, outputs, k, j, i), in 2D as in 3D.
+
+    spec.network.name is "dynunet" (full resolution from the first layer, after nnU-Net) or "unet" (residual,
+    halves at once, several times faster); its arguments are `filters`, one number per level, `norm` ("instance" or
+    "batch") and `dropout`. All convolutional: any size that `divisors` divides will do.
+    Raises BadInput for another name or argument, or a patch that the network cannot halve evenly.
+    """
+    return _build(spec, len(spec.channels), spec.outputs, **spec.network.arguments)
+
+
+def build_synthesizer(spec: SegmenterSpec) -> nn.Module:
+    """The untrained network from soft masks (n, outputs, k, j, i) to proxy images (n, 1, k, j, i).
+
+    The same kind of network as the segmenter of `spec` with its first three levels only: what an image looks like
+    near a structure is decided nearby. An image of several channels is proxied by their mean.
+    """
+    arguments = {**spec.network.arguments, "filters": _filters(spec)[:3]}
+    return _build(spec, spec.outputs, 1, **arguments)
+
+
+def divisors(spec: SegmenterSpec) -> tuple[int, int, int]:
+    """By what the size of an input along k, j, i must be divisible."""
+    return tuple(math.prod(stride[axis] for stride in _strides(spec, len(_filters(spec)))) for axis in range(3))
+
+
+def parameters_in_millions(module: nn.Module) -> float:
+    """How many numbers a network has learned, in millions."""
+    return sum(p.numel() for p in module.parameters()) / 1e6
+
+
+def _filters(spec: SegmenterSpec) -> list[int]:
+    filters = spec.network.arguments.get("filters", (16, 32, 64, 128))
+    if len(filters) < 2 or min(filters) < 1:
+        raise BadInput(f"The network of model '{spec.name}' needs two or more levels of filters, not {list(filters)}.")
+    return list(filters)
+
+
+def _strides(spec: SegmenterSpec, levels: int) -> list[tuple[int, int, int]]:
+    """One stride per level, the first 1: each axis is halved while enough voxels of the patch remain, as in nnU-Net."""
+    size, strides = list(spec.patch), [(1, 1, 1)]
+    for _ in range(levels - 1):
+        stride = tuple(2 if n >= 2 * SMALLEST else 1 for n in size)
+        if any(n % s for n, s in zip(size, stride, strict=True)):
+            raise BadInput(
+                f"The patch {spec.patch} of model '{spec.name}' cannot be halved {levels - 1} times; "
+                f"use multiples of {2 ** (levels - 1)}, or fewer levels of filters."
+            )
+        size = [n // s for n, s in zip(size, stride, strict=True)]
+        strides.append(stride)
+    return strides
+
+
+def _build(
+    spec: SegmenterSpec, inputs: int, outputs: int, *, norm: str = "instance", dropout: float = 0.0, **others: Any
+) -> nn.Module:
+    filters = list(others.pop("filters", _filters(spec)))
+    if others or norm not in ("instance", "batch"):
+        raise BadInput(
+            f"The network of model '{spec.name}' does not know {others or {'norm': norm}}; its arguments are filters, "
+            'norm ("instance" or "batch") and dropout.'
+        )
+    _strides(spec, len(_filters(spec)))  # refuses a patch that does not fit before anything is built
+    flat = spec.dimensions == 2
+    strides: Sequence[Any] = [s[1:] if flat else s for s in _strides(spec, len(filters))]
+    kernels: Sequence[Any] = [[3 if n > 1 else 1 for n in (spec.patch[1:] if flat else spec.patch)]] * len(filters)
+    normalization = (norm, {"affine": True})
+    if spec.network.name == "dynunet":
+        network: nn.Module = DynUNet(
+            spec.dimensions,
+            inputs,
+            outputs,
+            kernels,
+            strides,
+            strides[1:],
+            filters=filters,
+            dropout=dropout or None,
+            norm_name=normalization,
+        )
+    elif spec.network.name == "unet":
+        network = UNet(
+            spec.dimensions, inputs, outputs, filters, strides[1:], num_res_units=2, norm=normalization, dropout=dropout
+        )
+    else:
+        raise BadInput(f"There is no network '{spec.network.name}'; the known ones are dynunet and unet.")
+    return Slicewise(network) if flat else network

@@ -1,0 +1,81 @@
+"""Training and scoring a segmenter on prepared samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from monai.inferers import sliding_window_inference
+from torch import nn
+
+from RefSegLib.models.spec import SegmenterSpec
+from RefSegLib.progress import SILENT, Progress
+from RefSegLib.quality.metrics import dice
+from RefSegLib.training.augment import Augmentation
+from RefSegLib.training.batches import BATCH, patch_batches, steps_of
+from RefSegLib.training.cases import Sample
+from RefSegLib.training.fit import Fit, fast_precision, fit
+from RefSegLib.training.losses import dice_ce, one_hot
+
+
+def train_segmenter(
+    module: nn.Module,
+    spec: SegmenterSpec,
+    train: Sequence[Sample],
+    validation: Sequence[Sample],
+    *,
+    epochs: int,
+    seed: int,
+    checkpoint: Path | None = None,
+    progress: Progress = SILENT,
+) -> Fit:
+    """Dice + cross-entropy on augmented patches; kept are the weights with the best mean Dice on `validation`."""
+    device = next(module.parameters()).device
+
+    def loss_of(network: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        images, labels = (part.to(device) for part in batch)
+        with fast_precision(device):
+            logits = network(images)
+        return dice_ce(logits, one_hot(labels, spec.outputs))
+
+    def validate(network: nn.Module) -> float:
+        scores = [
+            dice(found == value, sample.labels == value)
+            for sample in validation
+            for found in [predict(network, sample.image, spec)]
+            for value in range(1, spec.outputs)
+        ]
+        return float(np.mean(scores))
+
+    return fit(
+        module,
+        patch_batches(train, spec, Augmentation(), seed),
+        loss_of,
+        validate,
+        epochs=epochs,
+        steps=steps_of(train),
+        pieces=BATCH,
+        check_every=max(1, epochs // 50),
+        checkpoint=checkpoint,
+        progress=progress,
+    )
+
+
+@torch.inference_mode()
+def predict(module: nn.Module, image: npt.NDArray[np.float32], spec: SegmenterSpec) -> npt.NDArray[np.intp]:
+    """The most likely label of every voxel of a prepared image (C, k, j, i), for use while training."""
+    device = next(module.parameters()).device
+    with fast_precision(device):
+        logits = sliding_window_inference(
+            torch.from_numpy(np.array(image))[None].to(device),
+            spec.patch,
+            4,
+            lambda patches: module(patches).float(),
+            overlap=0.25,
+            mode="gaussian",
+            padding_mode="replicate",
+        )
+    return logits[0].argmax(0).cpu().numpy()

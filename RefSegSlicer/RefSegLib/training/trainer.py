@@ -1,0 +1,178 @@
+"""From pairs of images and masks to a new model version: segmenter, synthesizer, calibration, scores."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from RefSegLib.errors import BadInput
+from RefSegLib.inference.predict import segment
+from RefSegLib.inference.segmenter import TorchSegmenter
+from RefSegLib.models.networks import build_segmenter, build_synthesizer
+from RefSegLib.models.spec import SegmenterSpec
+from RefSegLib.models.store import ModelStore, ModelVersion
+from RefSegLib.progress import SILENT, Progress
+from RefSegLib.quality.metrics import score
+from RefSegLib.synthesis.synthesizer import Synthesizer
+from RefSegLib.synthesis.training import train_synthesizer
+from RefSegLib.training.augment import Augmentation
+from RefSegLib.training.batches import BATCH
+from RefSegLib.training.cases import Case, Sample, by_role, cached_samples, fingerprint
+from RefSegLib.training.fit import best_device, has_bfloat16
+from RefSegLib.training.segmenter import train_segmenter
+from RefSegLib.volume.io import read_image, read_labels
+
+# What a trained pair of networks is shown before the version is written: the samples of the validation patients.
+# It gives what reflection needs to know about this model, to be kept in the manifest.
+Calibrate = Callable[[TorchSegmenter, Synthesizer, Sequence[Sample]], dict[str, Any]]
+
+
+def train(
+    spec: SegmenterSpec,
+    cases: Sequence[Case],
+    store: ModelStore,
+    *,
+    init: ModelVersion | None = None,
+    epochs: int = 100,
+    seed: int = 0,
+    calibrate: Calibrate | None = None,
+    progress: Progress = SILENT,
+) -> ModelVersion:
+    """Train on the patients whose hash says so, validate and test on the others, and add a version to the store.
+
+    init: a version to start from; layers of another shape (other labels) start anew. A training that was killed goes
+    on where it was when it is started again with the same data and settings, and comes to the same weights.
+    The same seed gives the same weights on the same machine.
+
+    Raises BadInput for data that cannot be trained on (naming the file), RefSegError if training breaks down,
+    Cancelled if the user asked to stop.
+    """
+    if epochs < 1:
+        raise BadInput(f"{epochs} epochs train nothing; ask for at least 1.")
+    roles = by_role(cases)
+    started = time.monotonic()
+    data = {
+        "fingerprint": fingerprint(cases),
+        "cases": {role: len(some) for role, some in roles.items()},
+        "patients": {role: len({case.patient for case in some}) for role, some in roles.items()},
+    }
+    recipe = json.dumps([spec.model_dump(mode="json"), data["fingerprint"], epochs, seed, init and init.version])
+    folder = Path(store.home) / "training" / hashlib.sha256(recipe.encode()).hexdigest()[:16]
+    samples: dict[str, list[Sample]] = {"train": [], "validation": []}
+    pairs = [(role, case) for role in samples for case in roles[role]]
+    for number, (role, case) in enumerate(pairs):
+        progress(0.05 * number / len(pairs), f"reading {case.name}")
+        samples[role] += cached_samples(case, spec, folder / "cache")
+    both = (samples["train"], samples["validation"])
+
+    segmenter = _started(build_segmenter, spec, seed, init and init.segmenter())
+    segmenter_fit = train_segmenter(
+        segmenter,
+        spec,
+        *both,
+        epochs=epochs,
+        seed=seed,
+        checkpoint=folder / "segmenter.checkpoint",
+        progress=progress.part(0.05, 0.8),
+    )
+    synthesizer = _started(build_synthesizer, spec, seed + 1, init and init.synthesizer())
+    synthesizer_fit = train_synthesizer(
+        synthesizer,
+        spec,
+        *both,
+        epochs=max(1, epochs // 2),
+        seed=seed + 1,
+        checkpoint=folder / "synthesizer.checkpoint",
+        progress=progress.part(0.8, 0.95),
+    )
+
+    device = best_device()
+    runner = TorchSegmenter(spec, segmenter, device)
+    reflection = calibrate(runner, Synthesizer(spec, synthesizer), samples["validation"]) if calibrate else {}
+    scores = {
+        role: measure(runner, roles[role], progress.part(start, start + 0.02))
+        for role, start in (("validation", 0.95), ("test", 0.97))
+    }
+    version = store.add(
+        spec,
+        _arrays(segmenter),
+        _arrays(synthesizer),
+        parent=init.version if init and init.name == spec.name else None,
+        data=data,
+        settings={
+            "epochs": epochs,
+            "seed": seed,
+            "batch": BATCH,
+            "augmentation": asdict(Augmentation()),
+            "init": f"{init.name}@{init.version}" if init else None,
+            "device": device.type,
+            "bfloat16": has_bfloat16(device),
+            "torch": torch.__version__,
+            "seconds": round(time.monotonic() - started),
+            "history": {"segmenter": segmenter_fit.history, "synthesizer": synthesizer_fit.history},
+        },
+        scores=scores | {"synthesizer": {"validation": {"ssim": round(synthesizer_fit.score, 4)}}},
+        reflection=reflection,
+    )
+    shutil.rmtree(folder, ignore_errors=True)
+    progress(1.0, f"{version.name} {version.version} is ready")
+    return version
+
+
+def measure(
+    segmenter: TorchSegmenter, cases: Sequence[Case], progress: Progress = SILENT
+) -> dict[str, dict[str, float]]:
+    """Mean Dice, hd95 and assd (mm) of every label on the grids of the images, and the mean Dice over all labels.
+
+    A case where either mask of a label is empty has no distance and is left out of that mean.
+    """
+    collected: dict[str, dict[str, list[float]]] = {}
+    for done, case in enumerate(cases):
+        progress(done / len(cases), f"testing on {case.name}")
+        result = segment(read_image(case.image), segmenter)
+        names = {label.value: label.name for label in result.names}
+        for value, entry in score(result.labels, read_labels(case.labels), names).items():
+            for metric, number in entry.items():
+                if number is not None:
+                    collected.setdefault(names[value], {}).setdefault(metric, []).append(number)
+    scores = {
+        name: {metric: round(float(np.mean(values)), 4) for metric, values in metrics.items()}
+        for name, metrics in collected.items()
+    }
+    if scores:
+        scores["mean"] = {"dice": round(float(np.mean([entry["dice"] for entry in scores.values()])), 4)}
+    return scores
+
+
+def _started(
+    build: Callable[[SegmenterSpec], nn.Module], spec: SegmenterSpec, seed: int, weights: dict[str, npt.NDArray] | None
+) -> nn.Module:
+    """A network with seeded random weights, or with those of `weights` that fit."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        module = build(spec)
+    own = module.state_dict()
+    fitting = {
+        name: torch.from_numpy(np.array(value))
+        for name, value in (weights or {}).items()
+        if name in own and own[name].shape == value.shape
+    }
+    if weights and not fitting:
+        raise BadInput("The model to start from has another network; not one of its layers fits this specification.")
+    module.load_state_dict(own | fitting)
+    return module.to(best_device())
+
+
+def _arrays(module: nn.Module) -> dict[str, npt.NDArray]:
+    return {name: value.detach().cpu().numpy() for name, value in module.state_dict().items()}
