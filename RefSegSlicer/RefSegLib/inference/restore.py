@@ -92,9 +92,7 @@ class Painter:
         """All of one region: probabilities (outputs, k, j, i) on the grid `region`."""
         self.paint_slabs([(0, probabilities)], region, offset)
 
-    def paint_slabs(
-        self, slabs: Iterable[tuple[int, npt.NDArray[np.float32]]], region: Grid, offset: int
-    ) -> None:
+    def paint_slabs(self, slabs: Iterable[tuple[int, npt.NDArray[np.float32]]], region: Grid, offset: int) -> None:
         """One region, in slabs (first slice, probabilities (outputs, slices, j, i)) that follow each other.
 
         Between slabs the last slice is kept: what lies between two slices needs both.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
@@ -74,7 +75,8 @@ class OpenVinoSegmenter:
         self._precision = precision
         # Traced at the size it will run at: networks that look at sizes in Python keep what they saw.
         example = torch.zeros(1, len(spec.channels), *spec.patch)
-        with torch.no_grad():
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the tracer's, about those sizes
             self._model = ov.convert_model(self.module, example_input=example)
         self._core = ov.Core()
         self._requests: dict[tuple[int, ...], Any] = {}
