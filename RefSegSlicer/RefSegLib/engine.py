@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from RefSegLib.inference.predict import RegionResult, Segmentation, segment
 from RefSegLib.inference.segmenter import load_segmenter
 from RefSegLib.models.store import ModelVersion
 from RefSegLib.progress import SILENT, Progress
+from RefSegLib.reflection.reflect import Reflection
 from RefSegLib.reflection.reflect import reflect as reflect_on
 from RefSegLib.reflection.settings import ReflectionSettings
 from RefSegLib.synthesis.synthesizer import load_synthesizer
@@ -73,5 +75,18 @@ def _describe_region(result: RegionResult) -> dict[str, Any]:
     grid = result.region.grid
     entry: dict[str, Any] = {"side": result.region.side, "grid": grid.to_dict(), "reflection": None}
     if result.reflection is not None:
-        entry["reflection"] = result.reflection.describe()
+        entry["reflection"] = _describe_reflection(result.reflection)
     return entry
+
+
+def _describe_reflection(reflection: Reflection) -> dict[str, Any]:
+    return {
+        "accepted": reflection.accepted,
+        "reason": reflection.reason,
+        "candidates": [asdict(candidate) for candidate in reflection.candidates],
+        "trace": reflection.trace,
+        "similarity_before": reflection.similarity_before,
+        "similarity_after": reflection.similarity_after,
+        "changed": reflection.changed,
+        "estimated_dice": {str(value): dice for value, dice in reflection.estimated_dice.items()},
+    }
