@@ -1,0 +1,56 @@
+import subprocess
+import sys
+import tomllib
+
+import pytest
+from conftest import ROOT
+
+# What a client (Slicer) imports; none of it may need torch, which clashes with other extensions' torch.
+CLIENT = [
+    "RefSegLib.volume.io",
+    "RefSegLib.volume.resample",
+    "RefSegLib.models.store",
+    "InteractiveLearningLib.prompts",
+    "InteractiveLearningLib.session",
+    "InteractiveLearningLib.slices",
+    "InteractiveLearningLib.propagation.propagate",
+    "InteractiveLearningLib.guidance",
+    "InteractiveLearningLib.replay",
+    "InteractiveLearningLib.cli",
+]
+FORBIDDEN = ["torch", "monai", "openvino", "slicer", "qt", "ctk", "PySide6"]
+
+
+@pytest.mark.parametrize("module", CLIENT)
+def test_the_client_part_imports_without_torch_slicer_or_qt(module):
+    blocked = f"import sys; sys.modules.update(dict.fromkeys({FORBIDDEN!r})); import {module}"
+    run = subprocess.run([sys.executable, "-c", blocked], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+
+
+def test_the_lower_floor_never_reaches_up_and_the_engine_never_reaches_for_the_screen():
+    for folder, above in (
+        ("RefSegSlicer/RefSegLib", ["InteractiveLearningLib", "slicer", "qt", "ctk", "PySide6"]),
+        ("InteractiveLearning/InteractiveLearningLib", ["slicer", "qt", "ctk", "PySide6"]),
+    ):
+        files = list((ROOT / folder).rglob("*.py"))
+        assert files
+        for file in files:
+            for line in file.read_text().splitlines():
+                words = line.split()
+                if words[:1] in (["import"], ["from"]):
+                    assert words[1].split(".")[0] not in above, f"{file}: {line}"
+
+
+def test_the_code_parses_on_the_oldest_python_it_is_for():
+    import ast
+
+    for folder in ("RefSegSlicer", "InteractiveLearning"):
+        for file in (ROOT / folder).rglob("*.py"):
+            ast.parse(file.read_text(), str(file), feature_version=(3, 10))
+
+
+def test_torch_comes_only_with_the_engine():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert not any(line.startswith(("torch", "monai")) for line in project["dependencies"])
+    assert any(line.startswith("torch") for line in project["optional-dependencies"]["engine"])
