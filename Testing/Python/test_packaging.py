@@ -1,8 +1,8 @@
 import subprocess
 import sys
-import tomllib
 
 import pytest
+import tomllib
 from conftest import ROOT
 
 # What a client (Slicer) imports; none of it may need torch, which clashes with other extensions' torch.
@@ -24,7 +24,7 @@ FORBIDDEN = ["torch", "monai", "openvino", "slicer", "qt", "ctk", "PySide6"]
 @pytest.mark.parametrize("module", CLIENT)
 def test_the_client_part_imports_without_torch_slicer_or_qt(module):
     blocked = f"import sys; sys.modules.update(dict.fromkeys({FORBIDDEN!r})); import {module}"
-    run = subprocess.run([sys.executable, "-c", blocked], capture_output=True, text=True)
+    run = subprocess.run([sys.executable, "-c", blocked], check=False, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
 
 
