@@ -1,0 +1,85 @@
+"""Other ways to look at the same image: transforms of the network's input, each giving a candidate mask."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from RefSegLib.models.spec import SegmenterSpec
+
+Array = npt.NDArray[np.float32]
+Reference = Sequence[Sequence[float]]  # per channel, values at CURVE
+
+CURVE = np.linspace(0.005, 0.995, 33)
+IDENTITY = "identity"
+
+
+def quantile_curve(array: Array) -> npt.NDArray[np.float64]:
+    """(channels, 33): the intensities of a normalized image (C, k, j, i) at the quantiles CURVE."""
+    return np.stack([np.quantile(channel, CURVE) for channel in array])
+
+
+def transformed(array: Array, name: str, spec: SegmenterSpec, reference: Reference = ()) -> Array:
+    """The normalized image (C, k, j, i) seen another way, normalized again.
+
+    name: one of NAMES. reference: the mean quantile curve of images the model knows; without one, what would be
+    matched to it stays as it is.
+    """
+    if name == IDENTITY:
+        return array
+    result = np.stack([_TRANSFORMS[name](channel, curve) for channel, curve in _with_curves(array, reference)])
+    if spec.normalization.kind == "window":  # fixed units: there is nothing to normalize again
+        return np.clip(result, 0.0, 1.0).astype(np.float32)
+    return spec.normalization(result)
+
+
+def _with_curves(array: Array, reference: Reference) -> list[tuple[Array, npt.NDArray | None]]:
+    curves = [np.asarray(curve) for curve in reference] if len(reference) == len(array) else [None] * len(array)
+    return list(zip(array, curves, strict=True))
+
+
+def _matched(channel: Array, curve: npt.NDArray | None) -> Array:
+    """Monotone, so that its quantiles are those of images the model knows (histogram matching, Nyul 2000)."""
+    if curve is None:
+        return channel
+    knots = np.maximum.accumulate(np.quantile(channel, CURVE) + np.arange(len(CURVE)) * 1e-6)
+    return np.interp(channel, knots, curve).astype(np.float32)
+
+
+def _power(channel: Array, exponent: float) -> Array:
+    low, high = np.quantile(channel, (0.005, 0.995))
+    span = max(float(high - low), 1e-6)
+    share = (channel - low) / span
+    return np.where(share > 0, np.abs(share) ** exponent, share) * span + low
+
+
+def _flattened(channel: Array, curve: npt.NDArray | None) -> Array:
+    """Slow changes of brightness divided out (homomorphic filter, a quarter of the image wide)."""
+    positive = np.log(channel - channel.min() + 0.1)
+    slow = ndimage.gaussian_filter(positive, [n / 4 if n > 1 else 0 for n in channel.shape], mode="nearest")
+    return _matched(np.exp(positive - slow).astype(np.float32), curve)
+
+
+def _sharpened(channel: Array, curve: npt.NDArray | None) -> Array:
+    blurred = ndimage.gaussian_filter(channel, [1.0 if n > 1 else 0 for n in channel.shape], mode="nearest")
+    return channel + (channel - blurred)
+
+
+def _denoised(channel: Array, curve: npt.NDArray | None) -> Array:
+    return ndimage.median_filter(channel, [3 if n > 4 else 1 for n in channel.shape], mode="nearest")
+
+
+_TRANSFORMS: dict[str, Callable[[Array, npt.NDArray | None], Array]] = {
+    "matched": _matched,
+    "gamma 0.5": lambda channel, curve: _power(channel, 0.5),
+    "gamma 2": lambda channel, curve: _power(channel, 2.0),
+    "flattened": _flattened,
+    "sharpened": _sharpened,
+    "denoised": _denoised,
+    "denoised, matched": lambda channel, curve: _matched(_denoised(channel, None), curve),
+    "inverted, matched": lambda channel, curve: _matched(channel.max() + channel.min() - channel, curve),
+}
+NAMES = (IDENTITY, *_TRANSFORMS)

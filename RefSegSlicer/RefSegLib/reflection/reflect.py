@@ -1,0 +1,248 @@
+"""Reflection: look at one's own mask through the image it implies, and choose the mask whose image fits best.
+
+After RefSeg (Huang, Yang et al., MICCAI 2022): a mask is turned into a proxy image; where that disagrees with the
+input, the mask is wrong. Here the agreement is first of all a judge between candidate masks, then, if the model's
+calibration says that it helps, a goal to adjust the model by.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from RefSegLib.inference.segmenter import Segmenter
+from RefSegLib.inference.tiling import infer
+from RefSegLib.progress import SILENT, Progress
+from RefSegLib.quality import estimate
+from RefSegLib.quality.metrics import dice
+from RefSegLib.quality.suspect import signs_of
+from RefSegLib.reflection.adjust import adjust
+from RefSegLib.reflection.candidates import IDENTITY, transformed
+from RefSegLib.reflection.consensus import consensus_region
+from RefSegLib.reflection.judge import Judge, Verdict
+from RefSegLib.reflection.settings import ReflectionSettings
+from RefSegLib.synthesis.synthesizer import Synthesizer
+
+# Dice between first and last mask below which the user is asked to look: two raters agree better than that.
+LARGE_CHANGE = 0.8
+
+Array = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One mask that was judged. terms: the parts of its score."""
+
+    name: str
+    score: float
+    terms: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Reflection:
+    """What came of reflecting on one region. Arrays lie on the working grid.
+
+    probabilities: (outputs, k, j, i) of the mask that was kept; candidates: all that were judged, identity first;
+    trace: score before each step of adjusting, empty without; accepted: whether the first mask was replaced;
+    reason: a sentence for the user; suspect: (k, j, i) float32 in 0..1, how likely the label there is wrong;
+    estimated_dice: per label value, empty for a model without calibration; similarity_before, similarity_after:
+    score of first and kept mask; proxy: (k, j, i), the image the kept mask implies, None where there is none;
+    changed: Dice between first and kept mask.
+    """
+
+    probabilities: Array
+    candidates: list[Candidate]
+    trace: list[float]
+    accepted: bool
+    reason: str
+    suspect: Array
+    estimated_dice: dict[int, float] = field(default_factory=dict)
+    similarity_before: float | None = None
+    similarity_after: float | None = None
+    proxy: Array | None = None
+    changed: float = 1.0
+
+
+@dataclass
+class Looked:
+    """A candidate while it is looked at. Probabilities are kept in half precision: there are many candidates."""
+
+    name: str
+    array: Array
+    probabilities: npt.NDArray[np.floating]
+    verdict: Verdict | None = None
+
+    @property
+    def labels(self) -> npt.NDArray[np.intp]:
+        """Label of every voxel (k, j, i)."""
+        return self.probabilities.argmax(0)
+
+    def foreground(self) -> npt.NDArray[np.floating]:
+        """Probability of any structure (k, j, i)."""
+        return 1 - self.probabilities[0]
+
+
+def reflect(
+    array: Array,
+    segmenter: Segmenter,
+    synthesizer: Synthesizer | None,
+    settings: ReflectionSettings | None = None,
+    *,
+    probabilities: Array | None = None,
+    progress: Progress = SILENT,
+) -> Reflection:
+    """Reflect on the mask of one image (C, k, j, i), normalized, on the working grid.
+
+    synthesizer: None if the model has none; then the first mask stands and the reason says so. settings: None for a
+    model that was never calibrated. probabilities: (outputs, k, j, i) of the first mask, where they are known already.
+    Raises Cancelled if the user asked to stop; the model is never changed.
+    """
+    settings = settings or ReflectionSettings()
+    if probabilities is None:
+        probabilities = infer(segmenter, array, progress.part(0.0, 0.1))
+    first = Looked(IDENTITY, array, probabilities)
+    if synthesizer is None:
+        return _unjudged(
+            first, settings, "Reflection is not available: this model has no synthesizer. First mask kept."
+        )
+    progress(0.1, "Comparing the mask with the image")
+    if (early := _early(first, synthesizer, settings)) is not None:
+        return early
+    looked = look(first, segmenter, settings, progress.part(0.15, 0.7))
+    region = consensus_region(candidate.foreground() for candidate in looked)
+    if not region.any():
+        return _unjudged(first, settings, "Nothing to reflect on: no structure was found. Please check the image.")
+    judge = Judge(array, region, synthesizer)
+    for number, candidate in enumerate(looked):
+        progress(0.7 + 0.1 * number / len(looked), f"Judging candidates: {candidate.name}")
+        candidate.verdict = judge(candidate.probabilities)
+    chosen = choose(looked, settings)
+    best, trace = chosen, []
+    if settings.steps:
+        moved, trace = adjust(chosen.array, segmenter, judge, settings, progress.part(0.8, 1.0))
+        if moved is not None:
+            adjusted = Looked("adjusted", chosen.array, moved, judge(moved))
+            looked.append(adjusted)
+            best = max(chosen, adjusted, key=lambda c: score_of(c, settings))
+    progress(1.0, "Reflected")
+    return _result(looked, best, trace, settings)
+
+
+def look(
+    first: Looked, segmenter: Segmenter, settings: ReflectionSettings, progress: Progress = SILENT
+) -> list[Looked]:
+    """All candidates of `settings`, the first one first."""
+    looked = [first]
+    names = [name for name in settings.candidates if name != IDENTITY]
+    for number, name in enumerate(names):
+        progress(number / len(names), f"Looking again: {name}")
+        seen = transformed(first.array, name, segmenter.spec, settings.reference)
+        part = progress.part(number / len(names), (number + 1) / len(names))
+        looked.append(Looked(name, seen, infer(segmenter, seen, part).astype(np.float16)))
+    return looked
+
+
+def score_of(candidate: Looked, settings: ReflectionSettings) -> float:
+    """The score of a judged candidate; one whose numbers broke down is never chosen."""
+    score = settings.score(candidate.verdict.ssim, candidate.verdict.correlation)
+    return score if np.isfinite(score) else -np.inf
+
+
+def choose(looked: list[Looked], settings: ReflectionSettings) -> Looked:
+    """The candidate that fits best, if it beats the first by the margin."""
+    best = max(looked, key=lambda candidate: score_of(candidate, settings))
+    return best if score_of(best, settings) - score_of(looked[0], settings) > settings.margin else looked[0]
+
+
+def confidence_of(probabilities: Array) -> float:
+    """Lowest Dice that a mask expects of any of its labels under its own probabilities (outputs, k, j, i)."""
+    labels = probabilities.argmax(0)
+    return min(estimate.expected_dice(probabilities[value], labels == value) for value in range(1, len(probabilities)))
+
+
+def judge_alone(first: Looked, synthesizer: Synthesizer) -> Judge | None:
+    """A judge whose region is that of the first mask alone: good enough to see that all is well, never to choose."""
+    region = consensus_region([first.foreground()])
+    return Judge(first.array, region, synthesizer) if region.any() else None
+
+
+def _early(first: Looked, synthesizer: Synthesizer, settings: ReflectionSettings) -> Reflection | None:
+    """The result for a first mask that is as good as those of the validation patients, else None."""
+    if settings.early is None or confidence_of(first.probabilities) < settings.early.confidence:
+        return None
+    judge = judge_alone(first, synthesizer)
+    if judge is None:
+        return None
+    first.verdict = judge(first.probabilities)
+    score = score_of(first, settings)
+    if score < settings.early.score:
+        return None
+    return _result([first], first, [], settings)
+
+
+def _result(looked: list[Looked], best: Looked, trace: list[float], settings: ReflectionSettings) -> Reflection:
+    first, score = looked[0], score_of(best, settings)
+    probabilities = np.asarray(best.probabilities, np.float32)
+    others = [candidate.labels for candidate in looked if candidate is not best and candidate.name != "adjusted"]
+    alone = len(looked) == 1
+    signs = signs_of(probabilities, others, best.verdict.local)
+    estimator = settings.estimate_first if alone else settings.estimate
+    estimated = {}
+    if estimator is not None:
+        estimated = estimator(estimate.features(probabilities, others, best.verdict.ssim, best.verdict.correlation))
+    changed = mean_dice(first.labels, best.labels, len(probabilities)) if best is not first else 1.0
+    return Reflection(
+        probabilities=probabilities,
+        candidates=[_candidate(candidate, settings) for candidate in looked],
+        trace=trace,
+        accepted=best is not first,
+        reason=_reason(looked, best, changed, settings),
+        suspect=(settings.suspect_first if alone else settings.suspect)(signs),
+        estimated_dice=estimated,
+        similarity_before=score_of(first, settings),
+        similarity_after=score,
+        proxy=best.verdict.proxy,
+        changed=changed,
+    )
+
+
+def _candidate(candidate: Looked, settings: ReflectionSettings) -> Candidate:
+    terms = {"ssim": candidate.verdict.ssim, "correlation": candidate.verdict.correlation}
+    return Candidate(candidate.name, score_of(candidate, settings), terms)
+
+
+def _unjudged(first: Looked, settings: ReflectionSettings, reason: str) -> Reflection:
+    """The first mask as it is."""
+    probabilities = np.asarray(first.probabilities, np.float32)
+    signs = signs_of(probabilities, [], np.ones(probabilities.shape[1:], np.float32))
+    return Reflection(probabilities, [], [], False, reason, settings.suspect_first(signs))
+
+
+def mean_dice(a: npt.NDArray[np.integer], b: npt.NDArray[np.integer], outputs: int) -> float:
+    """Mean Dice over the labels 1.. of two label arrays."""
+    return float(np.mean([dice(a == value, b == value) for value in range(1, outputs)]))
+
+
+def _reason(looked: list[Looked], best: Looked, changed: float, settings: ReflectionSettings) -> str:
+    first, score = looked[0], score_of(best, settings)
+    before = score_of(first, settings)
+    if len(looked) == 1:
+        text = f"The first mask agrees well with the image ({score:.2f}); kept."
+    elif best is first:
+        nearest = max(score_of(candidate, settings) for candidate in looked[1:])
+        text = (
+            f"First mask kept: no other candidate agrees better with the image by more than {settings.margin:.3f} "
+            f"(first {before:.3f}, best other {nearest:.3f})."
+        )
+    else:
+        text = f"Mask replaced ({best.name}): agreement with the image rose from {before:.3f} to {score:.3f}."
+        if changed < LARGE_CHANGE:
+            text += f" It changed a lot (Dice {changed:.2f} with the first); please check."
+    if settings.known is not None and score < settings.known:
+        text += (
+            f" The image does not look like those the model knows (agreement {score:.2f}, expected at least "
+            f"{settings.known:.2f}): wrong kind of image or wrong place? Please check."
+        )
+    return text

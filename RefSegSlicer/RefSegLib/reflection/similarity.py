@@ -1,0 +1,78 @@
+"""How well the proxy image of a mask agrees with the image, where it matters.
+
+Two terms, both local, so that a wrong border counts and a different global contrast does not: SSIM (Wang et al. 2004)
+after a monotone matching of intensities, and the squared local correlation, which does not even mind inversion.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional as F
+
+WINDOW = 7  # voxels, as the SSIM the synthesizer was trained with
+C1, C2 = 0.01**2, 0.03**2  # of SSIM, for a range of 1
+FLAT = 1e-4  # variance below which a neighborhood shows no structure (1 % of the range)
+LEVELS = 17  # quantiles that are matched
+STEEPEST = 8.0  # how far matching may stretch a proxy image; a flat one must not be blown up to any structure
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """Of n proxy images. ssim, correlation: (n,), means over the region; local: (n, k, j, i), SSIM, -1..1."""
+
+    ssim: torch.Tensor
+    correlation: torch.Tensor
+    local: torch.Tensor
+
+
+def local_mean(x: torch.Tensor, window: int = WINDOW) -> torch.Tensor:
+    """Mean over cubes of `window` voxels of (n, 1, k, j, i), cut off at the border and along axes of one voxel.
+
+    Axis by axis: the same numbers as one pooling over cubes, 15 times faster on a CPU.
+    """
+    for axis, size in enumerate(x.shape[2:]):
+        width = min(window, size if size % 2 else size - 1)
+        if width > 1:
+            kernel = [1, 1, 1]
+            kernel[axis] = width
+            x = F.avg_pool3d(x, kernel, 1, [n // 2 for n in kernel], count_include_pad=False)
+    return x
+
+
+def match_quantiles(x: torch.Tensor, target: torch.Tensor, region: torch.Tensor) -> torch.Tensor:
+    """x (n, 1, k, j, i) with its intensities mapped monotonically so that their quantiles inside `region` (k, j, i)
+    are those of `target` (1, 1, k, j, i). Piecewise linear; gradients flow through x, not through the quantiles."""
+    levels = torch.linspace(0.01, 0.99, LEVELS, device=x.device)
+    wanted = torch.quantile(target[0, 0][region].detach(), levels)
+    results = []
+    for image in x:
+        knots = torch.quantile(image[0][region].detach(), levels)
+        knots = knots + torch.arange(LEVELS, device=x.device) * 1e-5  # strictly rising
+        slopes = (wanted.diff() / knots.diff()).clamp(max=STEEPEST)
+        heights = torch.cat([wanted[:1], slopes * knots.diff()]).cumsum(0)
+        heights = heights + (wanted[LEVELS // 2] - heights[LEVELS // 2])  # medians agree where slopes were held back
+        segment = (torch.bucketize(image.detach().contiguous(), knots) - 1).clamp(0, LEVELS - 2)
+        results.append(heights[segment] + (image - knots[segment]) * slopes[segment])
+    return torch.stack(results)
+
+
+def similarity(proxies: torch.Tensor, image: torch.Tensor, region: torch.Tensor) -> Similarity:
+    """Of proxies (n, 1, k, j, i) to image (1, 1, k, j, i) inside region (k, j, i) bool, not empty. Differentiable.
+
+    The proxy is matched to the image and not the other way round, so that all proxies are judged against one image:
+    an image matched to the flat proxy of an empty mask would be flat too, and agree.
+    """
+    matched = match_quantiles(proxies, image, region)
+    mean_p, mean_x = local_mean(matched), local_mean(image)
+    variance_p = (local_mean(matched * matched) - mean_p**2).clamp(min=0)
+    variance_x = (local_mean(image * image) - mean_x**2).clamp(min=0)
+    covariance = local_mean(matched * image) - mean_p * mean_x
+    ssim = ((2 * mean_p * mean_x + C1) * (2 * covariance + C2)) / (
+        (mean_p**2 + mean_x**2 + C1) * (variance_p + variance_x + C2)
+    )
+    correlation = covariance**2 / ((variance_p + FLAT) * (variance_x + FLAT))
+    weight = region.to(ssim.dtype)
+    weight = weight / weight.sum()
+    return Similarity((ssim[:, 0] * weight).sum((1, 2, 3)), (correlation[:, 0] * weight).sum((1, 2, 3)), ssim[:, 0])
