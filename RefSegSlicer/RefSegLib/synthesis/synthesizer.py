@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from RefSegLib.models.networks import divisors
+from RefSegLib.models.networks import build_synthesizer, divisors
 from RefSegLib.models.spec import SegmenterSpec
+
+if TYPE_CHECKING:
+    from RefSegLib.models.store import ModelVersion
 
 
 def gray(array: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -37,3 +42,13 @@ class Synthesizer:
         device = next(self.module.parameters()).device
         masks = torch.from_numpy(np.ascontiguousarray(probabilities, np.float32))
         return self(masks[None].to(device))[0, 0].cpu().numpy()
+
+
+def load_synthesizer(version: ModelVersion, device: str | torch.device = "cpu") -> Synthesizer | None:
+    """The synthesizer of a stored version, ready to draw; None if the version has none."""
+    weights = version.synthesizer()
+    if weights is None:
+        return None
+    module = build_synthesizer(version.spec)
+    module.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in weights.items()})
+    return Synthesizer(version.spec, module.to(device))

@@ -135,8 +135,8 @@ def _workers(module: nn.Module, pieces: int) -> Iterator[ThreadPoolExecutor | No
     """Threads that take one patch of a batch each, on a CPU; None where the batch has to stay together.
 
     Measured on two cores: 130 ms a batch of two instead of 150 with all threads in every layer, and 250 instead of 440
-    to 1040 while something else runs, because threads wait for each other once a step, not once a layer. Batch
-    statistics need the whole batch.
+    to 1040 while something else runs, because threads wait for each other once a step, not once a layer. What the main
+    thread does in between is too small for threads of its own. Batch statistics need the whole batch.
     """
     threads = torch.get_num_threads()
     together = any(isinstance(part, _BatchNorm) for part in module.modules())
@@ -144,6 +144,7 @@ def _workers(module: nn.Module, pieces: int) -> Iterator[ThreadPoolExecutor | No
         yield None
         return
     share = max(1, threads // pieces)
+    torch.set_num_threads(share)
     try:
         with ThreadPoolExecutor(pieces, initializer=torch.set_num_threads, initargs=(share,)) as pool:
             yield pool

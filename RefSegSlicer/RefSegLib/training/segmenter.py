@@ -58,7 +58,7 @@ def train_segmenter(
         epochs=epochs,
         steps=steps_of(train),
         pieces=BATCH,
-        check_every=max(1, epochs // 50),
+        check_every=max(1, epochs // 20),
         checkpoint=checkpoint,
         progress=progress,
     )

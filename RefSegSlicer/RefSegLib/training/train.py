@@ -1,4 +1,4 @@
-"""From pairs of images and masks to a new model version: segmenter, synthesizer, calibration, scores."""
+"""From pairs of images and masks to a new model version: segmenter, synthesizer, calibrated reflection, scores."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +23,7 @@ from RefSegLib.models.spec import SegmenterSpec
 from RefSegLib.models.store import ModelStore, ModelVersion
 from RefSegLib.progress import SILENT, Progress
 from RefSegLib.quality.metrics import score
+from RefSegLib.reflection.calibration import calibrate
 from RefSegLib.synthesis.synthesizer import Synthesizer
 from RefSegLib.synthesis.training import train_synthesizer
 from RefSegLib.training.augment import Augmentation
@@ -33,10 +33,6 @@ from RefSegLib.training.fit import best_device, has_bfloat16
 from RefSegLib.training.segmenter import train_segmenter
 from RefSegLib.volume.io import read_image, read_labels
 
-# What a trained pair of networks is shown before the version is written: the samples of the validation patients.
-# It gives what reflection needs to know about this model, to be kept in the manifest.
-Calibrate = Callable[[TorchSegmenter, Synthesizer, Sequence[Sample]], dict[str, Any]]
-
 
 def train(
     spec: SegmenterSpec,
@@ -44,9 +40,8 @@ def train(
     store: ModelStore,
     *,
     init: ModelVersion | None = None,
-    epochs: int = 100,
-    seed: int = 0,
-    calibrate: Calibrate | None = None,
+    epochs: int,
+    seed: int,
     progress: Progress = SILENT,
 ) -> ModelVersion:
     """Train on the patients whose hash says so, validate and test on the others, and add a version to the store.
@@ -67,7 +62,8 @@ def train(
         "cases": {role: len(some) for role, some in roles.items()},
         "patients": {role: len({case.patient for case in some}) for role, some in roles.items()},
     }
-    recipe = json.dumps([spec.model_dump(mode="json"), data["fingerprint"], epochs, seed, init and init.version])
+    origin = f"{init.name}@{init.version}" if init else None
+    recipe = json.dumps([spec.model_dump(mode="json"), data["fingerprint"], epochs, seed, origin])
     folder = Path(store.home) / "training" / hashlib.sha256(recipe.encode()).hexdigest()[:16]
     samples: dict[str, list[Sample]] = {"train": [], "validation": []}
     pairs = [(role, case) for role in samples for case in roles[role]]
@@ -94,28 +90,29 @@ def train(
         epochs=max(1, epochs // 2),
         seed=seed + 1,
         checkpoint=folder / "synthesizer.checkpoint",
-        progress=progress.part(0.8, 0.95),
+        progress=progress.part(0.8, 0.9),
     )
 
     device = best_device()
     runner = TorchSegmenter(spec, segmenter, device)
-    reflection = calibrate(runner, Synthesizer(spec, synthesizer), samples["validation"]) if calibrate else {}
+    reflection = calibrate(
+        samples["validation"], runner, Synthesizer(spec, synthesizer), seed=seed, progress=progress.part(0.9, 0.96)
+    )
     scores = {
         role: measure(runner, roles[role], progress.part(start, start + 0.02))
-        for role, start in (("validation", 0.95), ("test", 0.97))
+        for role, start in (("validation", 0.96), ("test", 0.98))
     }
     version = store.add(
         spec,
         _arrays(segmenter),
         _arrays(synthesizer),
-        parent=init.version if init and init.name == spec.name else None,
+        parent=origin,
         data=data,
         settings={
             "epochs": epochs,
             "seed": seed,
             "batch": BATCH,
             "augmentation": asdict(Augmentation()),
-            "init": f"{init.name}@{init.version}" if init else None,
             "device": device.type,
             "bfloat16": has_bfloat16(device),
             "torch": torch.__version__,
@@ -123,7 +120,7 @@ def train(
             "history": {"segmenter": segmenter_fit.history, "synthesizer": synthesizer_fit.history},
         },
         scores=scores | {"synthesizer": {"validation": {"ssim": round(synthesizer_fit.score, 4)}}},
-        reflection=reflection,
+        reflection=reflection.model_dump(mode="json"),
     )
     shutil.rmtree(folder, ignore_errors=True)
     progress(1.0, f"{version.name} {version.version} is ready")
