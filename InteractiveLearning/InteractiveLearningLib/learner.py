@@ -27,12 +27,12 @@ from typing import Annotated, Literal
 
 import typer
 from filelock import FileLock, Timeout
+from RefSegLib.durable import write_durably
 from RefSegLib.errors import BadInput, Cancelled, RefSegError
 from RefSegLib.models.store import ModelStore, ModelVersion
 from RefSegLib.progress import SILENT, Progress
 
 from InteractiveLearningLib.accepted import AcceptedCase, CaseInfo
-from InteractiveLearningLib.durable import write_durably
 from InteractiveLearningLib.learning import LearningSettings, learn
 from InteractiveLearningLib.promotion import MARGIN, finish_publication, promote
 from InteractiveLearningLib.replay import DamagedCase, ReplayStore
@@ -42,6 +42,7 @@ POLL_SECONDS = 2.0
 RETRY_SECONDS = 30.0
 STATUS_SECONDS = 0.5
 LEAVE_SECONDS = 0.8
+NICENESS = 15
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,7 @@ class Learner:
             parent.spec,
             learnt.weights,
             parent.synthesizer(),
-            parent=parent.version,
+            parent=f"{parent.name}@{parent.version}",
             data={"case": info.id, "cases": used},
             settings=asdict(self.settings) | {"done": len(learnt.losses), "took": round(learnt.seconds, 1)},
             reflection=parent.manifest.reflection,
@@ -244,7 +245,7 @@ def run(
     """Learn accepted cases in the background."""
     leaving = _leave_on_sigterm()
     with suppress(OSError, AttributeError):  # no such thing on Windows
-        os.nice(15)
+        os.nice(NICENESS)
     learner = Learner(store, model, LearningSettings(seconds=seconds, iterations=iterations))
     progress = Progress(cancelled=leaving)
     try:

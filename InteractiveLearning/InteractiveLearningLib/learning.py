@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from RefSegLib.durable import write_durably
 from RefSegLib.errors import BadInput, Cancelled
 from RefSegLib.inference.predict import prepare
 from RefSegLib.inference.region import RegionOfInterest, find_regions
@@ -33,7 +34,6 @@ from RefSegLib.volume.resample import resample_array, resample_labels
 from torch import Tensor, nn
 
 from InteractiveLearningLib.accepted import AcceptedCase
-from InteractiveLearningLib.durable import write_durably
 
 # The network knows its kind of image already; strong changes would only slow the few iterations down.
 LIGHT = Augmentation(rotation=10.0, scale=0.1, shift=0.08, looks=0.15)

@@ -30,6 +30,7 @@ from pathlib import Path
 import blosc2
 import numpy as np
 import numpy.typing as npt
+from RefSegLib.durable import write_durably
 from RefSegLib.errors import BadInput, RefSegError
 from RefSegLib.volume.grid import Grid
 from RefSegLib.volume.volume import LabelMap, Volume
@@ -38,7 +39,6 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from InteractiveLearningLib.accepted import AcceptedCase, CaseInfo, Role
-from InteractiveLearningLib.durable import write_durably
 from InteractiveLearningLib.replay_index import CaseRow, PatientRow, SettingRow, Table, open_index
 
 SCHEMA = 1
@@ -279,13 +279,14 @@ class ReplayStore:
         if not cases:
             return []
         store, found = ModelStore(self.home), []
-        for model in store.names():
-            learnt: set[str] = set()
-            for version in store.versions(model):
-                manifest = store.load(model, version).manifest
-                if cases & set(manifest.data.get("cases", ())) or manifest.parent in learnt:
-                    learnt.add(version)
-                    found.append(f"{model}@{version}")
+        for name in (f"{model}@{version}" for model in store.names() for version in store.versions(model)):
+            try:
+                manifest = store.load(*name.split("@")).manifest
+                learnt = bool(cases & set(manifest.data.get("cases", ()))) or manifest.parent in found
+            except RefSegError:
+                learnt = True  # damaged: nobody can say, so it is named
+            if learnt:
+                found.append(name)
         return found
 
 

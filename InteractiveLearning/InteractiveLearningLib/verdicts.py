@@ -16,7 +16,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
-from InteractiveLearningLib.durable import sync_folder
+from RefSegLib.durable import sync_folder
 
 Outcome = Literal["published", "refused", "waiting", "skipped"]
 

@@ -69,7 +69,7 @@ def test_nothing_is_published_while_validation_patients_are_missing(home):
     path, replay = home
     champion = an_untrained_version(path)
     store = ModelStore(path)
-    candidate = store.add(SPEC, champion.segmenter(), None, parent=champion.version)
+    candidate = store.add(SPEC, champion.segmenter(), None, parent=f"balls@{champion.version}")
     verdict = promote(store, replay, candidate, case="x")
     assert (verdict.outcome, verdict.missing) == ("waiting", 1) and "one more patient" in verdict.reason
     assert store.active("balls") == champion.version
@@ -81,7 +81,7 @@ def test_the_same_weights_are_refused_and_measured_only_once(home):
     replay.accept(a_ball_case("p3", 3))
     champion = an_untrained_version(path)
     store = ModelStore(path)
-    first = promote(store, replay, store.add(SPEC, champion.segmenter(), None, parent=champion.version))
+    first = promote(store, replay, store.add(SPEC, champion.segmenter(), None, parent=f"balls@{champion.version}"))
     assert first.outcome == "refused" and first.before == first.after
     assert {s.case for s in first.scores} == {c.id for c in replay.cases("balls", "validation")}
     known = VerdictLog(path, "balls").scores()
@@ -97,14 +97,14 @@ def test_a_damaged_validation_case_is_left_out_and_told(home):
     kept = {f for c in replay.cases("balls") if c.id != last for f in replay.files(c.id)}
     for file in set(replay.files(last)) - kept:
         file.write_bytes(b"damaged")
-    verdict = promote(store, replay, store.add(SPEC, champion.segmenter(), None, parent=champion.version))
+    verdict = promote(store, replay, store.add(SPEC, champion.segmenter(), None, parent=f"balls@{champion.version}"))
     assert len(verdict.scores) == 1 and "1 damaged" in verdict.reason
 
 
 def test_a_publication_that_was_cut_short_is_finished_but_a_rollback_is_left_alone(tmp_path):
     champion = an_untrained_version(tmp_path)
     store, log = ModelStore(tmp_path), VerdictLog(tmp_path, "balls")
-    candidate = store.add(SPEC, champion.segmenter(), None, parent=champion.version)
+    candidate = store.add(SPEC, champion.segmenter(), None, parent=f"balls@{champion.version}")
     log.add(Verdict("published", "better", "balls", candidate=candidate.version, champion=champion.version))
     finish_publication(store, "balls")
     assert store.active("balls") == candidate.version

@@ -17,16 +17,19 @@ import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from InteractiveLearningLib.learner import run
+import torch
+from InteractiveLearningLib import learner
 from InteractiveLearningLib.replay import ReplayStore
 from InteractiveLearningLib.verdicts import VerdictLog
-from RefSegLib.inference.segmenter import load_segmenter
+from RefSegLib.models.networks import build_segmenter
 from RefSegLib.models.store import ModelStore
 from tiny_learning import SPEC, a_ball_case, an_untrained_version
 
 # Processes are forked from a server that has done the slow imports, so that 50 of them do not take 50 times as long.
 FORKED = multiprocessing.get_context("forkserver")
-SETTINGS = {"iterations": 30, "seconds": 60.0}
+FORKED.set_forkserver_preload(["InteractiveLearningLib.learner", "openvino.frontend.pytorch", "torch._dynamo"])
+    ["InteractiveLearningLib.learner", "openvino.frontend.pytorch.ts_decoder", "torch._dynamo"]
+)
 
 
 def write_cases(home: Path, start: int, pipe: Connection) -> None:
@@ -67,6 +70,12 @@ def kill_writers(home: Path, times: int, rng: random.Random) -> tuple[int, list[
     return len(acknowledged), faults
 
 
+def learn_all(home: Path) -> None:
+    """The process to be killed: the learner itself, with few iterations and at normal priority, to save time."""
+    learner.NICENESS = 0
+    learner.run(home, SPEC.name, once=True, seconds=60.0, iterations=15)
+
+
 def kill_learners(home: Path, times: int, rng: random.Random) -> tuple[dict, list[str]]:
     """Start a learner on a few cases, kill it somewhere in its work, look; `times` over."""
     replay = ReplayStore(home)
@@ -76,13 +85,13 @@ def kill_learners(home: Path, times: int, rng: random.Random) -> tuple[dict, lis
     status = home / "learner" / f"{SPEC.name}.json"
     while (turn := sum(states.values())) < times:
         status.unlink(missing_ok=True)
-        process = FORKED.Process(target=run, args=(home, SPEC.name, True), kwargs=SETTINGS)
+        process = FORKED.Process(target=learn_all, args=(home,))
         process.start()
         # Every other time from the beginning of the comparison on, where versions are written and go live.
         awaited = ("learning", "validating")[turn % 2]
         while process.is_alive() and _state(status) != awaited:
             time.sleep(0.002)
-        time.sleep(rng.uniform(0, (1.5, 0.5)[turn % 2]))
+        time.sleep(rng.uniform(0, (1.0, 0.3)[turn % 2]))
         process.kill()
         process.join()
         state = _state(status)
@@ -95,7 +104,7 @@ def kill_learners(home: Path, times: int, rng: random.Random) -> tuple[dict, lis
         while not _left(home):  # there is always something to learn
             added += 1
             accepted.append(replay.accept(a_ball_case(f"q{added}", 100 + added)))
-    process = FORKED.Process(target=run, args=(home, SPEC.name, True), kwargs=SETTINGS)
+    process = FORKED.Process(target=learn_all, args=(home,))
     process.start()
     process.join()
     if process.exitcode != 0:
@@ -131,7 +140,8 @@ def _look(home: Path, accepted: list[str]) -> list[str]:
         except Exception as error:
             faults.append(f"version {version} does not verify: {error}")
     try:
-        load_segmenter(store.load(SPEC.name, store.active(SPEC.name)))
+        weights = store.load(SPEC.name, store.active(SPEC.name)).segmenter()
+        build_segmenter(SPEC).load_state_dict({name: torch.from_numpy(a) for name, a in weights.items()})
     except Exception as error:
         faults.append(f"the active version does not load: {error}")
     return faults
