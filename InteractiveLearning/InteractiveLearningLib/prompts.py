@@ -1,0 +1,178 @@
+"""What an annotator says, as values in patient space (LPS, mm), so that it survives the image being opened elsewhere.
+
+Every prompt names the label it speaks about. `to_dict` gives what JSON can hold and `from_dict` takes it back; a mask
+travels as its packed bits in base64 and is small (a 256-squared slice: 11 kB before compression).
+"""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar, Union
+
+import numpy as np
+import numpy.typing as npt
+from RefSegLib.errors import BadInput
+from RefSegLib.volume.grid import Grid
+
+Point = tuple[float, float, float]
+
+
+def _point(values: Any) -> Point:
+    point = tuple(float(v) for v in values)
+    if len(point) != 3 or not np.isfinite(point).all():
+        raise BadInput(f"A point needs three finite numbers (LPS, mm), not {values!r}.")
+    return point
+
+
+@dataclass(frozen=True)
+class Click:
+    """This point is (positive) or is not part of the label. axis: the array axis of the view it was made in, if known."""
+
+    kind: ClassVar[str] = "click"
+    point: Point
+    positive: bool
+    label: int
+    axis: int | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "point", _point(self.point))
+
+
+@dataclass(frozen=True)
+class Scribble:
+    """A drawn line, all of whose points are (positive) or are not part of the label."""
+
+    kind: ClassVar[str] = "scribble"
+    points: tuple[Point, ...]
+    positive: bool
+    label: int
+    axis: int | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "points", tuple(_point(p) for p in self.points))
+        if not self.points:
+            raise BadInput("A scribble needs at least one point.")
+
+
+@dataclass(frozen=True)
+class Box:
+    """The label lies inside the box with these two opposite corners (along the axes of the image)."""
+
+    kind: ClassVar[str] = "box"
+    corners: tuple[Point, Point]
+    label: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "corners", tuple(_point(p) for p in self.corners))
+        if len(self.corners) != 2:
+            raise BadInput("A box needs two opposite corners.")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The label's first and last slice along an array axis: `lower` and `upper` are points in those slices, any order."""
+
+    kind: ClassVar[str] = "limits"
+    axis: int
+    lower: Point
+    upper: Point
+    label: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "lower", _point(self.lower))
+        object.__setattr__(self, "upper", _point(self.upper))
+
+    @classmethod
+    def on(cls, grid: Grid, axis: int, lower: int, upper: int, label: int) -> Limits:
+        """The limits that slices `lower` and `upper` of a grid are."""
+        middle = (np.asarray(grid.shape) - 1) / 2
+        ends = []
+        for index in (lower, upper):
+            place = middle.copy()
+            place[axis] = index
+            ends.append(tuple(grid.to_world(place)))
+        return cls(axis, *ends, label)
+
+    def indices(self, grid: Grid) -> tuple[int, int]:
+        """First and last slice on a grid, in order, inside the grid."""
+        ends = [round(float(grid.to_index(p)[self.axis])) for p in (self.lower, self.upper)]
+        low, high = (min(max(n, 0), grid.shape[self.axis] - 1) for n in sorted(ends))
+        return low, high
+
+
+@dataclass(frozen=True, eq=False)
+class Outline:
+    """The whole mask of one slice, as drawn.
+
+    axis, index: which slice of the grid it was drawn on. mask: bool, the other two axes in array order.
+    plane: the slice's own grid (one voxel thick along `axis`) in patient space.
+    """
+
+    kind: ClassVar[str] = "outline"
+    axis: int
+    index: int
+    mask: npt.NDArray[np.bool_]
+    label: int
+    plane: Grid | None = None
+
+    def __post_init__(self) -> None:
+        mask = np.array(self.mask, bool)
+        if mask.ndim != 2:
+            raise BadInput(f"An outline is the mask of one slice, not an array of {mask.ndim} axes.")
+        mask.flags.writeable = False
+        object.__setattr__(self, "mask", mask)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Outline):
+            return NotImplemented
+        same = (self.axis, self.index, self.label, self.plane) == (other.axis, other.index, other.label, other.plane)
+        return same and np.array_equal(self.mask, other.mask)
+
+    @classmethod
+    def on(cls, grid: Grid, axis: int, index: int, mask: npt.ArrayLike, label: int) -> Outline:
+        """An outline of slice `index` of a grid, with the place of that slice in the patient."""
+        lower, upper = [0, 0, 0], list(grid.shape)
+        lower[axis], upper[axis] = index, index + 1
+        return cls(axis, index, np.asarray(mask, bool), label, grid.crop(lower, upper))
+
+
+Prompt = Union[Click, Scribble, Box, Limits, Outline]  # noqa: UP007 (a value at run time, also on Python 3.10)
+_KINDS: dict[str, type] = {c.kind: c for c in (Click, Scribble, Box, Limits, Outline)}
+
+
+def to_dict(prompt: Prompt) -> dict[str, Any]:
+    """A prompt as plain values for JSON."""
+    if isinstance(prompt, Outline):
+        values = {"axis": prompt.axis, "index": prompt.index, "label": prompt.label, "shape": list(prompt.mask.shape)}
+        values["bits"] = base64.b64encode(zlib.compress(np.packbits(prompt.mask).tobytes())).decode()
+        values["plane"] = None if prompt.plane is None else prompt.plane.to_dict()
+    else:
+        values = asdict(prompt)
+    return {"kind": prompt.kind} | values
+
+
+def from_dict(values: Mapping[str, Any]) -> Prompt:
+    """The inverse of to_dict. Raises BadInput if the values describe no prompt."""
+    try:
+        kind = _KINDS[values["kind"]]
+        if kind is Outline:
+            shape = tuple(int(n) for n in values["shape"])
+            bits = np.frombuffer(zlib.decompress(base64.b64decode(values["bits"])), np.uint8)
+            mask = np.unpackbits(bits, count=int(np.prod(shape))).reshape(shape).astype(bool)
+            plane = None if values["plane"] is None else Grid.from_dict(values["plane"])
+            return Outline(int(values["axis"]), int(values["index"]), mask, int(values["label"]), plane)
+        return kind(**{f.name: values[f.name] for f in fields(kind)})
+    except (KeyError, TypeError, ValueError, zlib.error) as error:
+        raise BadInput(f"This is not a prompt RefSeg knows: {dict(values)!r:.200} ({error}).") from error
+
+
+def name_of(prompt: Prompt, label: str) -> str:
+    """What undo shows, for example "outline of slice 12 of anterior"."""
+    if isinstance(prompt, Outline):
+        return f"outline of slice {prompt.index} of {label}"
+    if isinstance(prompt, Click | Scribble):
+        return f"{'positive' if prompt.positive else 'negative'} {prompt.kind} for {label}"
+    return f"{prompt.kind} of {label}"
