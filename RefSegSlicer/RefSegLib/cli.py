@@ -230,17 +230,28 @@ def evaluate(
     report: Report = None,
 ) -> None:
     """Compare masks with the truth, clean and under named shifts, with and without reflection."""
+    from RefSegLib.engine import Engine
     from RefSegLib.evaluation import evaluate as run
+    from RefSegLib.quality.shifts import parse
     from RefSegLib.training.cases import pair_cases
 
-    version = load_version(ModelStore(store), model)
+    engine = Engine(load_version(ModelStore(store), model), device)
+    shifts = [parse(text) for text in shift or []]
     cases = pair_cases(images, labels)
     if split is not None:
         cases = [case for case in cases if case.role == split]
         if not cases:
             raise BadInput(f"None of the cases belongs to '{split}'; splits are train, validation and test.")
     with shown_progress("Evaluating") as progress:
-        wanted = tuple(method.strip() for method in methods.split(","))
-        result = run(version, cases[:limit], methods=wanted, shifts=shift or [], device=device, progress=progress)
+        result = run(
+            engine.segmenter,
+            engine.synthesizer,
+            engine.settings,
+            cases,
+            methods=tuple(method.strip() for method in methods.split(",")),
+            shifts=shifts,
+            limit=limit,
+            progress=progress,
+        )
     write_report(result, report)
     console.print_json(json.dumps(result["summary"]))

@@ -49,7 +49,10 @@ def resample_volume(volume: Volume, target: Grid, *, outside: float | None = Non
         return Volume(volume.array.astype(np.float32, copy=False), target)
     channels = [
         resample_array(
-            channel.astype(np.float32), volume.grid, target, outside=float(channel.min()) if outside is None else outside
+            channel.astype(np.float32),
+            volume.grid,
+            target,
+            outside=float(channel.min()) if outside is None else outside,
         )
         for channel in volume.array
     ]
