@@ -38,6 +38,9 @@ from InteractiveLearningLib.accepted import AcceptedCase
 # The network knows its kind of image already; strong changes would only slow the few iterations down.
 LIGHT = Augmentation(rotation=10.0, scale=0.1, shift=0.08, looks=0.15)
 
+# Far from every outline the confidence is 0; some weight keeps the model from inventing structures there.
+LEAST_WEIGHT = 0.1
+
 Floats = npt.NDArray[np.float32]
 
 
@@ -89,8 +92,9 @@ def samples_of(case: AcceptedCase, spec: SegmenterSpec, segmenter: Any, settings
 
     segmenter: the model as it was before this case; its probabilities are mixed into the target.
     """
-    confidence = np.ones(case.labels.array.shape, np.float32) if case.confidence is None else case.confidence
-    drawn = np.full(case.labels.array.shape, case.confidence is None, np.uint8)
+    shape = case.labels.array.shape
+    confidence = np.ones(shape, np.float32) if case.confidence is None else np.maximum(case.confidence, LEAST_WEIGHT)
+    drawn = np.full(shape, case.confidence is None, np.uint8)
     for axis, index in case.annotated:
         drawn[(slice(None),) * axis + (index,)] = 1
     regions = [RegionOfInterest(case.image.grid)] if case.region else find_regions(case.image, spec)
@@ -101,7 +105,7 @@ def samples_of(case: AcceptedCase, spec: SegmenterSpec, segmenter: Any, settings
         if not labels.any():
             continue
         here = resample_array(drawn, case.image.grid, region.grid, nearest=True).astype(bool)
-        # Outside the image the confidence is 0: padding teaches nothing.
+        # Outside the image the weight is 0: padding teaches nothing.
         sure = resample_array(confidence, case.image.grid, region.grid).astype(np.float32)
         image = prepare(case.image, region.grid, spec)
         trust = np.where(here, 1.0, settings.trust).astype(np.float32)

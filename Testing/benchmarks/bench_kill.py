@@ -28,8 +28,6 @@ from tiny_learning import SPEC, a_ball_case, an_untrained_version
 # Processes are forked from a server that has done the slow imports, so that 50 of them do not take 50 times as long.
 FORKED = multiprocessing.get_context("forkserver")
 FORKED.set_forkserver_preload(["InteractiveLearningLib.learner", "openvino.frontend.pytorch", "torch._dynamo"])
-    ["InteractiveLearningLib.learner", "openvino.frontend.pytorch.ts_decoder", "torch._dynamo"]
-)
 
 
 def write_cases(home: Path, start: int, pipe: Connection) -> None:
