@@ -247,9 +247,11 @@ def _early_exit(
     report: dict[str, float],
 ) -> EarlyExit | None:
     """The lowest thresholds under which hardly a rescue is missed: at most 1 % of conditions, 0.001 of mean Dice."""
-    alone = np.array([settings.score(*c.alone) if c.alone else -np.inf for c in conditions])
+    alone = np.array([settings.score(*c.alone) if c.alone else -NEVER for c in conditions])
     confidence = np.array([c.confidence for c in conditions])
     clean = np.array([not c.shifted for c in conditions])
+    if not clean.any():
+        return None
     for quantile in (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6):
         exit_ = EarlyExit(
             score=round(float(np.quantile(alone[clean], quantile)), 4),
@@ -258,6 +260,7 @@ def _early_exit(
         leaves = (alone >= exit_.score) & (confidence >= exit_.confidence)
         missed = np.where(leaves, kept - first, 0.0)
         if (missed > HARM).mean() <= 0.01 and missed.mean() <= 0.001:
-            report |= {"early_clean": float(leaves[clean].mean()), "early_shifted": float(leaves[~clean].mean())}
+            report["early_clean"] = float(leaves[clean].mean())
+            report["early_shifted"] = float(leaves[~clean].mean()) if not clean.all() else 0.0
             return exit_
     return None

@@ -20,7 +20,7 @@ Labels = npt.NDArray[np.integer]
 
 
 def corrupted(labels: Labels, rng: np.random.Generator) -> dict[str, Labels]:
-    """Wrong versions of a true mask (k, j, i): too small, too large, moved, cut, with a hole, a bump, exchanged labels."""
+    """Wrong versions of a true mask (k, j, i): too small, too large, moved, cut, a hole, a bump, labels swapped."""
     result = {}
     for size in (1, 2):
         result[f"grown {size}"] = _resized(labels, size)

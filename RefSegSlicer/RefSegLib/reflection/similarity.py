@@ -72,7 +72,17 @@ def similarity(proxies: torch.Tensor, image: torch.Tensor, region: torch.Tensor)
     ssim = ((2 * mean_p * mean_x + C1) * (2 * covariance + C2)) / (
         (mean_p**2 + mean_x**2 + C1) * (variance_p + variance_x + C2)
     )
-    correlation = covariance**2 / ((variance_p + FLAT) * (variance_x + FLAT))
+    correlation = _squared_correlation(proxies, image, mean_x, variance_x)
     weight = region.to(ssim.dtype)
     weight = weight / weight.sum()
     return Similarity((ssim[:, 0] * weight).sum((1, 2, 3)), (correlation[:, 0] * weight).sum((1, 2, 3)), ssim[:, 0])
+
+
+def _squared_correlation(
+    proxies: torch.Tensor, image: torch.Tensor, mean_x: torch.Tensor, variance_x: torch.Tensor
+) -> torch.Tensor:
+    """Of the proxies as they were drawn: matching bends the intensities of an inverted contrast the wrong way."""
+    mean_p = local_mean(proxies)
+    variance_p = (local_mean(proxies * proxies) - mean_p**2).clamp(min=0)
+    covariance = local_mean(proxies * image) - mean_p * mean_x
+    return covariance**2 / ((variance_p + FLAT) * (variance_x + FLAT))
