@@ -87,7 +87,7 @@ def train(
         synthesizer,
         spec,
         *both,
-        epochs=max(1, epochs // 2),
+        epochs=max(1, epochs // 3),
         seed=seed + 1,
         checkpoint=folder / "synthesizer.checkpoint",
         progress=progress.part(0.8, 0.9),
