@@ -1,0 +1,109 @@
+"""Work that a client starts and does not wait for: a Runner makes a Job, a Job tells its news when it is polled."""
+
+from __future__ import annotations
+
+import atexit
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from RefSegLib.errors import Cancelled, RefSegError
+from RefSegLib.volume.volume import LabelMap, Volume
+
+if TYPE_CHECKING:  # a panel must open before pydantic is installed
+    from RefSegLib.models.spec import Label
+
+
+@dataclass(frozen=True)
+class Segmented:
+    """labels: on the grid of the image; names: what its values mean; report: what `refseg segment --report` says."""
+
+    labels: LabelMap
+    names: tuple[Label, ...]
+    report: dict[str, Any] = field(default_factory=dict)
+
+
+class Runner(Protocol):
+    """Whatever can segment an image without making the caller wait."""
+
+    def segment(
+        self, volume: Volume, model: str, *, reflect: bool | None = None, roi: Sequence[int] | None = None
+    ) -> Job:
+        """Start. model: NAME or NAME@VERSION; roi: voxels k0, j0, i0, k1, j1, i1, the upper ones exclusive."""
+        ...
+
+
+class Signal:
+    """Functions to call when something happened. (Qt signals defined in Python crash under PythonQt.)"""
+
+    def __init__(self) -> None:
+        self._functions: list[Callable[..., None]] = []
+
+    def connect(self, function: Callable[..., None]) -> None:
+        """Call `function` from now on, after those connected before."""
+        self._functions.append(function)
+
+    def __call__(self, *values: Any) -> None:
+        """Tell everybody."""
+        for function in tuple(self._functions):
+            function(*values)
+
+
+class Job:
+    """Work in a thread whose news are delivered by `poll`, in the thread that calls it.
+
+    progressed(fraction, message), then exactly one of finished(result) and failed(RefSegError). work gets a report
+    function (fraction, message) and a function that says whether to stop; it raises RefSegError, or Cancelled.
+    """
+
+    def __init__(
+        self, work: Callable[[Callable[[float, str], None], Callable[[], bool]], Any], stop: Callable[[], None]
+    ) -> None:
+        self.progressed, self.finished, self.failed = Signal(), Signal(), Signal()
+        self._news: queue.SimpleQueue[tuple[Signal, tuple[Any, ...]]] = queue.SimpleQueue()
+        self._cancelled, self._stop, self._open = threading.Event(), stop, True
+        self._thread = threading.Thread(target=self._run, args=(work,), daemon=True)
+        atexit.register(self.cancel)  # daemon threads end with the interpreter, their processes would not
+        self._thread.start()
+
+    @property
+    def open(self) -> bool:
+        """False once finished or failed was delivered."""
+        return self._open
+
+    def poll(self) -> bool:
+        """Deliver what has happened since the last call; returns `open`. Never waits."""
+        while self._open:
+            try:
+                tell, values = self._news.get_nowait()
+            except queue.Empty:
+                break
+            self._open = tell is self.progressed
+            tell(*values)
+        return self._open
+
+    def cancel(self) -> None:
+        """Stop the work; `failed` is told a Cancelled, unless it was too late. Returns once nothing is left running."""
+        self._cancelled.set()
+        self._stop()
+        self._thread.join()
+
+    def wait(self, timeout: float | None = None) -> None:
+        """For scripts: wait until the work is over, then deliver everything."""
+        self._thread.join(timeout)
+        self.poll()
+
+    def _run(self, work: Callable[..., Any]) -> None:
+        def report(fraction: float, message: str) -> None:
+            self._news.put((self.progressed, (fraction, message)))
+
+        try:
+            news = self.finished, work(report, self._cancelled.is_set)
+        except RefSegError as error:
+            news = self.failed, Cancelled() if self._cancelled.is_set() else error
+        except Exception as error:  # of the machine: no room, no rights, no memory
+            news = self.failed, RefSegError(f"The engine could not be used: {error}")
+        atexit.unregister(self.cancel)
+        self._news.put((news[0], (news[1],)))

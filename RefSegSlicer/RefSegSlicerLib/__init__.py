@@ -1,0 +1,1 @@
+"""What both Slicer modules share: the border between MRML and the engine's values, and installing what is missing."""

@@ -1,0 +1,287 @@
+"""The RefSeg Segmentation module's logic on real MRML scenes, with a real engine in a process of its own."""
+
+import sys
+import time
+
+import numpy as np
+import pytest
+import slicer
+from RefSegLib.engine_process import EngineProcess
+from RefSegLib.errors import BadInput, Cancelled, RefSegError
+from RefSegLib.jobs import Job, Segmented
+from RefSegLib.models.spec import Label
+from RefSegLib.volume.grid import Grid
+from RefSegLib.volume.volume import LabelMap
+from RefSegSlicerLib import checks, mrml
+from RefSegSlicerLib.segmentation_logic import SegmentationLogic
+
+pytest_plugins = ("slicer_standin.fixtures",)
+pytestmark = pytest.mark.usefixtures("an_empty_scene", "no_swallowed_exceptions")
+
+SCALE = np.diag([1.2, 0.8, 1.0, 1.0])
+PARENTS = {"no transform": None, "moved": checks.MOVE, "scaled along its axes": "scaled", "twice": "twice"}
+
+
+@pytest.fixture(params=PARENTS.values(), ids=PARENTS.keys())
+def a_parent(request, a_grid):
+    """Transforms above a volume: none, a turn, a scale along the volume's own axes, a mirror."""
+    if isinstance(request.param, np.ndarray) or request.param is None:
+        return request.param
+    turn = np.eye(4)
+    turn[:3, :3] = (a_grid.ijk_to_ras()[:3, :3]) / np.linalg.norm(a_grid.ijk_to_ras()[:3, :3], axis=0)
+    scaled = turn @ SCALE @ turn.T
+    return scaled if request.param == "scaled" else checks.MOVE @ scaled
+
+
+@pytest.mark.parametrize("check", checks.CHECKS, ids=lambda check: check.__name__)
+def test_voxels_stay_where_they_are_on_every_grid_and_under_every_transform(check, an_empty_scene, a_grid, a_parent):
+    check(an_empty_scene, a_grid, a_parent)
+
+
+def test_the_self_test_of_the_module_passes():
+    from RefSegSlicer import RefSegSlicerTest
+
+    RefSegSlicerTest().runTest()
+
+
+def test_a_bent_volume_is_refused_with_what_to_do(an_empty_scene):
+    node = checks.addVolume(an_empty_scene, checks.OBLIQUE)
+    bend = an_empty_scene.AddNewNodeByClass("vtkMRMLBSplineTransformNode", "warp")
+    node.SetAndObserveTransformNodeID(bend.GetID())
+    with pytest.raises(BadInput, match="Harden"):
+        mrml.volumeFromNode(node)
+
+
+def test_a_sheared_volume_is_refused_with_what_to_do(an_empty_scene):
+    shear = np.eye(4)
+    shear[0, 1] = 0.5
+    node = checks.addVolume(an_empty_scene, checks.FLIPPED, parent=shear)
+    with pytest.raises(BadInput, match="Resample"):
+        mrml.volumeFromNode(node)
+
+
+def test_a_transform_in_a_chain_counts_once_and_bends_are_found_wherever_they_are(an_empty_scene):
+    node = checks.addVolume(an_empty_scene, checks.OBLIQUE, parent=checks.MOVE)
+    before = mrml.worldGrid(node)
+    outer = an_empty_scene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "outer")
+    outer.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(checks.MOVE))
+    node.GetParentTransformNode().SetAndObserveTransformNodeID(outer.GetID())
+    expected = (checks.MOVE @ [*(before.to_world((1, 2, 3)) * mrml.RAS_TO_LPS), 1])[:3]
+    assert np.allclose(mrml.worldFromIndex((1, 2, 3), node), expected)
+
+
+def test_an_empty_volume_is_refused(an_empty_scene):
+    node = an_empty_scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "hollow")
+    with pytest.raises(BadInput, match="'hollow' holds no voxels"):
+        mrml.volumeFromNode(node)
+
+
+def test_color_images_come_as_channels(an_empty_scene):
+    node = an_empty_scene.AddNewNodeByClass("vtkMRMLVectorVolumeNode", "photo")
+    colors = np.arange(1 * 4 * 5 * 3, dtype=np.uint8).reshape(1, 4, 5, 3)
+    slicer.util.updateVolumeFromArray(node, colors)
+    volume = mrml.volumeFromNode(node)
+    assert volume.array.shape == (3, 1, 4, 5)
+    assert np.array_equal(volume.array[2, 0], colors[0, :, :, 2])
+
+
+def test_a_region_outside_the_volume_or_not_placed_is_refused(an_empty_scene):
+    node = checks.addVolume(an_empty_scene, checks.FLIPPED)
+    roi = an_empty_scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "box")
+    with pytest.raises(BadInput, match="not been placed"):
+        mrml.boxFromRoi(roi, node)
+    roi.SetCenterWorld(900, 900, 900)
+    roi.SetSizeWorld(5, 5, 5)
+    with pytest.raises(BadInput, match="does not reach"):
+        mrml.boxFromRoi(roi, node)
+
+
+def test_a_saved_segmentation_reads_back_the_same(an_empty_scene, tmp_path):
+    node = checks.addVolume(an_empty_scene, checks.OBLIQUE, parent=checks.MOVE)
+    found = checks.Found(mrml.worldGrid(node))
+    segmentation = mrml.labelsToSegmentation(found, node)
+    storage = an_empty_scene.AddNewNodeByClass("vtkMRMLSegmentationStorageNode")
+    storage.SetFileName(str(tmp_path / "mask.seg.nrrd"))
+    assert storage.WriteData(segmentation)
+    again = an_empty_scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "again")
+    again.SetAndObserveTransformNodeID(node.GetTransformNodeID())
+    assert storage.ReadData(again)
+    for name in checks.names(found):
+        assert np.array_equal(mrml.segmentArray(again, name, node), mrml.segmentArray(segmentation, name, node))
+
+
+class Immediate:
+    """A runner without a process: its job ends with the given result or error."""
+
+    def __init__(self, result):
+        self.result, self.calls = result, []
+
+    def segment(self, volume, model, **options):
+        self.calls.append((volume, model, options))
+
+        def work(report, cancelled):
+            report(0.5, "half way")
+            if isinstance(self.result, Exception):
+                raise self.result
+            return self.result
+
+        return Job(work, lambda: None)
+
+
+def run(job):
+    """Wait for a job; returns what it told: progress, finished, failed."""
+    told = [], [], []
+    for signal, heard in zip((job.progressed, job.finished, job.failed), told, strict=True):
+        signal.connect(lambda *values, heard=heard: heard.append(values))
+    job.wait()
+    return told
+
+
+def a_result(node, value=1):
+    grid = mrml.worldGrid(node)
+    array = np.zeros(grid.shape, np.uint8)
+    array[2:5, 3:6, 4:7] = value
+    return Segmented(LabelMap(array, grid), (Label(value=1, name="thing", color=(1, 0, 0)),), {"images": []})
+
+
+def test_the_runner_gets_the_volume_the_model_and_the_box(an_empty_scene):
+    node = checks.addVolume(an_empty_scene, checks.FLIPPED, parent=checks.MOVE)
+    roi = an_empty_scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "box")
+    roi.SetCenterWorld(*mrml.worldFromIndex((3, 4, 5), node))
+    roi.SetSizeWorld(0.1, 0.1, 0.1)
+    runner = Immediate(a_result(node))
+    logic = SegmentationLogic(an_empty_scene, runner)
+    progress, finished, failed = run(logic.segment(node, "balls@3", reflect=False, roiNode=roi))
+    volume, model, options = runner.calls[0]
+    assert volume.grid.same_as(mrml.worldGrid(node)) and model == "balls@3"
+    assert options == {"reflect": False, "roi": (3, 4, 5, 4, 5, 6)}
+    assert progress == [(0.5, "half way")] and not failed
+    assert mrml.segmentArray(finished[0][0], "RefSeg_thing", node).sum() == 27
+
+
+def test_a_constant_volume_and_one_with_nan_are_refused_before_anything_starts(an_empty_scene):
+    runner = Immediate(None)
+    logic = SegmentationLogic(an_empty_scene, runner)
+    flat = checks.addVolume(an_empty_scene, checks.FLIPPED, np.zeros(checks.FLIPPED.shape, np.int16))
+    with pytest.raises(BadInput, match="'image' has the same value"):
+        logic.segment(flat, "balls")
+    array = np.random.default_rng(0).normal(size=checks.FLIPPED.shape)
+    array[0, 0, 0] = np.nan
+    with pytest.raises(BadInput, match="not numbers"):
+        logic.segment(checks.addVolume(an_empty_scene, checks.FLIPPED, array), "balls")
+    assert not runner.calls
+
+
+@pytest.mark.parametrize("change", ["removed", "moved", "closed"])
+def test_a_result_for_a_volume_that_has_gone_or_moved_is_dropped_with_a_sentence(an_empty_scene, change):
+    node = checks.addVolume(an_empty_scene, checks.FLIPPED, parent=checks.MOVE)
+    job = SegmentationLogic(an_empty_scene, Immediate(a_result(node))).segment(node, "balls")
+    if change == "removed":
+        an_empty_scene.RemoveNode(node)
+    elif change == "closed":
+        an_empty_scene.Clear(0)
+    else:
+        node.SetAndObserveTransformNodeID(None)
+    _, finished, failed = run(job)
+    assert not finished and "'image' was" in str(failed[0][0])
+    assert not slicer.util.getNodesByClass("vtkMRMLSegmentationNode", an_empty_scene)
+
+
+def test_an_error_of_the_engine_arrives_as_its_sentence(an_empty_scene):
+    node = checks.addVolume(an_empty_scene, checks.FLIPPED)
+    logic = SegmentationLogic(an_empty_scene, Immediate(BadInput("The image is too small.")))
+    _, finished, failed = run(logic.segment(node, "balls"))
+    assert not finished and str(failed[0][0]) == "The image is too small."
+
+
+# The real engine, in a real process, with a real (untrained) network.
+
+
+@pytest.fixture(scope="module")
+def a_store(tmp_path_factory):
+    """A store with a tiny model that has a segmenter and a synthesizer with random weights."""
+    from benchmarks.tiny_learning import an_untrained_version
+
+    home = tmp_path_factory.mktemp("store")
+    an_untrained_version(home)
+    return home
+
+
+def test_a_volume_is_segmented_by_the_engine_in_its_own_process(an_empty_scene, a_store):
+    """Its voxels in the scene are those the engine gives when it is called directly."""
+    from RefSegLib.engine import Engine
+    from RefSegLib.models.store import ModelStore
+
+    grid = Grid((18, 20, 22), (1.0, 1.0, 1.0), checks.TURN, (-3.0, 5.0, 8.0))
+    node = checks.addVolume(an_empty_scene, grid, parent=checks.MOVE)
+    logic = SegmentationLogic(an_empty_scene, EngineProcess(a_store))
+    progress, finished, failed = run(logic.segment(node, "balls", reflect=False))
+    assert not failed, failed[0][0]
+    segmentation, report = finished[0]
+    expected = Engine(ModelStore(a_store).load("balls")).segment(mrml.volumeFromNode(node), reflect=False)
+    found = mrml.labelsFromSegmentation(segmentation, [f"RefSeg_{n.name}" for n in expected.names], node)
+    assert expected.labels.array.any()
+    assert np.array_equal(found.array, expected.labels.array)
+    assert len(progress) > 2 and progress[-1][0] <= 1
+    assert "bright: " in logic.summary(report)
+
+
+def test_a_model_that_is_not_there_is_told_in_one_sentence(an_empty_scene, a_store):
+    node = checks.addVolume(an_empty_scene, checks.FLIPPED)
+    _, finished, failed = run(SegmentationLogic(an_empty_scene, EngineProcess(a_store)).segment(node, "no-such-model"))
+    assert not finished
+    assert "no-such-model" in str(failed[0][0]) and "Traceback" not in str(failed[0][0])
+
+
+def test_a_python_without_the_engine_or_without_anything_is_told_in_one_sentence(an_empty_scene, a_store):
+    node = checks.addVolume(an_empty_scene, checks.FLIPPED)
+    _, _, failed = run(
+        SegmentationLogic(an_empty_scene, EngineProcess(a_store, python="/no/python")).segment(node, "m")
+    )
+    assert "could not be started" in str(failed[0][0])
+    bare = EngineProcess(a_store, environment={"PATH": "/usr/bin:/bin"})
+    bare.environment["PYTHONPATH"] = ""
+    bare.environment["PYTHONNOUSERSITE"] = "1"
+    bare.python = sys._base_executable
+    _, _, failed = run(SegmentationLogic(an_empty_scene, bare).segment(node, "m"))
+    assert "lacks InteractiveLearningLib" in str(failed[0][0])
+
+
+def test_canceling_ends_the_process_and_leaves_no_file(an_empty_scene, a_store, tmp_path, monkeypatch):
+    import tempfile
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    node = checks.addVolume(an_empty_scene, checks.FLIPPED)
+    job = SegmentationLogic(an_empty_scene, EngineProcess(a_store)).segment(node, "balls")
+    until = time.monotonic() + 20
+    while not _children() and time.monotonic() < until:
+        time.sleep(0.01)
+    assert _children()
+    job.cancel()
+    assert not _children() and not list(tmp_path.iterdir())
+    _, finished, failed = run(job)
+    assert not finished and isinstance(failed[0][0], Cancelled)
+    assert not job.open
+
+
+def test_an_engine_that_is_killed_is_told_in_one_sentence(an_empty_scene, a_store):
+    import os
+    import signal
+
+    node = checks.addVolume(an_empty_scene, checks.FLIPPED)
+    job = SegmentationLogic(an_empty_scene, EngineProcess(a_store)).segment(node, "balls")
+    until = time.monotonic() + 20
+    while not _children() and time.monotonic() < until:
+        time.sleep(0.01)
+    os.kill(_children()[0], signal.SIGKILL)
+    _, _, failed = run(job)
+    assert isinstance(failed[0][0], RefSegError) and "SIGKILL" in str(failed[0][0])
+
+
+def _children():
+    """Processes that this one has started and that still run."""
+    import os
+    from pathlib import Path
+
+    listed = [task / "children" for task in Path(f"/proc/{os.getpid()}/task").iterdir()]
+    return [int(pid) for file in listed for pid in file.read_text().split()]
