@@ -19,7 +19,7 @@ $(STAMP): pyproject.toml
 	touch $@
 
 demo: install
-	$(VENV)/bin/refseg demo --out demo-output --store demo-output/store
+	$(VENV)/bin/refseg demo --out demo-output
 
 lint: install
 	$(VENV)/bin/ruff check .

@@ -23,7 +23,7 @@ def demo(
     store: Store = None,
 ) -> None:
     """Show the whole loop on real heads: segment, reflect, correct, accept, learn, publish, segment again."""
-    from InteractiveLearningLib.demo import run_demo
+    from InteractiveLearningLib.demo.run import run_demo
 
     run_demo(out, image, store)
 
