@@ -29,7 +29,7 @@ def _point(values: Any) -> Point:
 
 @dataclass(frozen=True)
 class Click:
-    """This point is (positive) or is not part of the label. axis: the array axis of the view it was made in, if known."""
+    """This point is (positive) or is not part of the label. axis: the array axis of the view it was made in."""
 
     kind: ClassVar[str] = "click"
     point: Point
@@ -73,7 +73,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Limits:
-    """The label's first and last slice along an array axis: `lower` and `upper` are points in those slices, any order."""
+    """The label's first and last slice along an array axis: `lower` and `upper` are points in them, in any order."""
 
     kind: ClassVar[str] = "limits"
     axis: int
@@ -130,6 +130,8 @@ class Outline:
             return NotImplemented
         same = (self.axis, self.index, self.label, self.plane) == (other.axis, other.index, other.label, other.plane)
         return same and np.array_equal(self.mask, other.mask)
+
+    __hash__ = None
 
     @classmethod
     def on(cls, grid: Grid, axis: int, index: int, mask: npt.ArrayLike, label: int) -> Outline:

@@ -38,7 +38,7 @@ def slice_mask(
 
     A positive click adds the region around it up to the edges of the image, a negative one removes it; a click that the
     mask already obeys changes nothing, and one at distance d from the border changes nothing farther than about 2 d
-    away, so a click never destroys a good mask elsewhere. Clicked pixels always obey; of contradicting clicks, the last.
+    away, so a click never destroys a good mask elsewhere. Clicked pixels always obey; the last of contradicting clicks.
     Edges by random walks (Grady, PAMI 2006). Raises BadInput if shapes differ or a click lies outside the slice.
     """
     for other in (probability, previous, *neighbors):
@@ -93,7 +93,8 @@ def _start(
 
 def _window(shape: tuple[int, int], rows: Sequence[int], columns: Sequence[int], reach: int) -> tuple[slice, slice]:
     return tuple(
-        slice(max(min(at) - reach, 0), min(max(at) + reach + 1, n)) for at, n in zip((rows, columns), shape, strict=True)
+        slice(max(min(at) - reach, 0), min(max(at) + reach + 1, n))
+        for at, n in zip((rows, columns), shape, strict=True)
     )
 
 

@@ -15,7 +15,7 @@ FADED = 0.3
 
 
 def fading_ends(stack: Stack, distances: dict[int, Array], outlined: dict[int, Mask]) -> tuple[int, int]:
-    """First and last slice (inclusive) that still support the outermost outlines, by intensities inside the carried mask.
+    """First and last slice (inclusive) that still support the outermost outlines, by intensities in the carried mask.
 
     An empty outline is an end by itself.
     """

@@ -1,7 +1,7 @@
 """Registration of neighboring slices by optical flow, kept by content: only what changed is registered again.
 
-Dense inverse search (Kroeger et al., ECCV 2016, in OpenCV). Measured on nine structures against SyN, demons and B-splines:
-two to three orders of magnitude faster than SyN and better when chained slice to slice.
+Dense inverse search (Kroeger et al., ECCV 2016, in OpenCV). Measured on nine structures against SyN, demons and
+B-splines: two to three orders of magnitude faster than SyN and better when chained slice to slice.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class FlowCache:
 
 
 def register(fixed: npt.NDArray[np.uint8], moving: npt.NDArray[np.uint8]) -> Flow:
-    """Optical flow from `fixed` to `moving`, both (h, w); computed enlarged, given in pixels of the slices: (h, w, 2)."""
+    """Optical flow (h, w, 2) from `fixed` to `moving` (h, w); computed enlarged, given in pixels of the slices."""
     height, width = fixed.shape
     factor = min(max(FLOW_PIXELS / max(height, width), 1.0), LARGEST_FACTOR)
     # DIS needs 16 pixels or more on every side, even in a strip.

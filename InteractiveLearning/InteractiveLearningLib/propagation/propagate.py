@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 from RefSegLib.errors import BadInput
 from RefSegLib.quality.metrics import dice
-from scipy import ndimage
 
 from InteractiveLearningLib.propagation.chain import DIFFERENCE, Array, Stack, chain, signed_distance
 from InteractiveLearningLib.propagation.cleanup import intensity_evidence, relax, softness
@@ -69,13 +68,16 @@ def box_around(
     drawn = np.logical_or.reduce([np.asarray(m, bool) for m in outlined.values()])
     lower, upper = (limits[0], limits[1]) if limits else (min(outlined) - FARTHEST, max(outlined) + FARTHEST)
     found = np.nonzero(drawn)
-    spans = [(int(a.min()) - margin, int(a.max()) + margin + 1) if a.size else (0, n) for a, n in
-             zip(found, drawn.shape, strict=True)]
+    spans = [
+        (int(a.min()) - margin, int(a.max()) + margin + 1) if a.size else (0, n)
+        for a, n in zip(found, drawn.shape, strict=True)
+    ]
     spans.insert(axis, (min(lower, *outlined) - 1, max(upper, *outlined) + 2))
     raster = [RASTER] * 3
     raster[axis] = 1 if limits else RASTER
     return tuple(
-        slice(max(low // r * r, 0), min(-(-high // r) * r, n)) for (low, high), r, n in zip(spans, raster, shape, strict=True)
+        slice(max(low // r * r, 0), min(-(-high // r) * r, n))
+        for (low, high), r, n in zip(spans, raster, shape, strict=True)
     )
 
 
@@ -88,6 +90,7 @@ def propagate(
     spacing: Sequence[float] = (1.0, 1.0, 1.0),
     cache: FlowCache | None = None,
     prior: Array | None = None,
+    method: str | None = None,
     box: Box | None = None,
 ) -> ProxyMask:
     """Spread masks of a few slices over the volume.
@@ -99,7 +102,8 @@ def propagate(
     spacing: mm along k, j, i. cache: flows kept from earlier calls.
     prior: a model's probability (k, j, i) of the structure. Then the outlines correct it: what was wrong in a slice is
     carried to its neighbors and fades; whether the prior or the outlines alone serve better is decided by the same
-    leave-one-out test. box: where to compute, for several structures on one set of flows; see box_around.
+    leave-one-out test. method: one of METHODS, or "model" (with a prior), instead of letting that test choose.
+    box: where to compute, for several structures on one set of flows; see box_around.
 
     Raises BadInput if nothing is outlined, a mask has the wrong shape, or an index lies outside the image.
     """
@@ -118,7 +122,7 @@ def propagate(
         tuple(float(spacing[a]) for a in order),
         None if prior is None else np.ascontiguousarray(np.moveaxis(prior[box], axis, 0)),
     )
-    probability, confidence, method, estimate = work.best()
+    probability, confidence, method, estimate = work.best(method)
     results = []
     for values in (probability, confidence):
         whole = np.zeros(image.shape, np.float32)
@@ -171,11 +175,11 @@ class _Work:
             self.prior = np.stack([signed_distance(s > 0.5, spacing[1:]) for s in prior])
         self.limits = limits or fading_ends(stack, self.distances, outlined)
 
-    def best(self) -> tuple[Array, Array, str, float | None]:
+    def best(self, method: str | None) -> tuple[Array, Array, str, float | None]:
         """Probability and confidence (n, h, w) of the refinement that predicts left-out slices best, and how well."""
         methods = METHODS if self.prior is None else (*METHODS, "model")
-        chosen, estimate = ("model" if self.prior is not None else METHODS[0]), None
-        filled = [n for n in sorted(self.outlined) if self.outlined[n].any()]
+        chosen, estimate = method or ("model" if self.prior is not None else METHODS[0]), None
+        filled = [n for n in sorted(self.outlined) if self.outlined[n].any() and method is None]
         if len(filled) >= LEAVE_ONE_OUT_FROM:
             scores = {m: float(np.mean([self._left_out(n, m) for n in filled])) for m in methods}
             best = max(scores, key=scores.__getitem__)
