@@ -136,7 +136,7 @@ def test_padding_around_the_image_teaches_nothing(tmp_path):
 
 def test_batch_statistics_stay_those_of_training(tmp_path):
     spec = SPEC.model_copy(
-        update={"network": Network(name="unet", arguments={"filters": [4, 8], "norm": "batch"}), "name": "bn"}
+        update={"network": Network(name="unet", arguments={"filters": [4, 8, 8], "norm": "batch"}), "name": "bn"}
     )
     version = an_untrained_version(tmp_path, spec=spec)
     learnt = learn(

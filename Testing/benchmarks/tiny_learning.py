@@ -18,7 +18,7 @@ SPEC = SegmenterSpec(
     labels=tuple(Label(value=n, name=name, color=(1, 0, n / 2)) for n, name in enumerate(NAMES, start=1)),
     spacing=(1, 1, 1),
     patch=(16, 16, 16),
-    network=Network(name="unet", arguments={"filters": [6, 12]}),
+    network=Network(name="unet", arguments={"filters": [6, 12, 12]}),
 )
 
 
