@@ -1,5 +1,6 @@
 """Reflection on a small world whose networks are known exactly: bright balls that a threshold finds."""
 
+import functools
 import hashlib
 from dataclasses import replace
 
@@ -16,6 +17,7 @@ from RefSegLib.quality.metrics import dice
 from RefSegLib.reflection.adjust import adjust, norm_parameters, torch_module
 from RefSegLib.reflection.candidates import NAMES, quantile_curve, transformed
 from RefSegLib.reflection.consensus import consensus_region
+from RefSegLib.reflection.drawing import WORTHWHILE
 from RefSegLib.reflection.judge import Judge
 from RefSegLib.reflection.reflect import reflect
 from RefSegLib.reflection.settings import EarlyExit, ReflectionSettings
@@ -72,6 +74,7 @@ def darkened(array: np.ndarray) -> np.ndarray:
     return SPEC.normalization((array + 0.1) * gain)
 
 
+@functools.cache
 def painted() -> Synthesizer:
     return Synthesizer(SPEC, Painter())
 
@@ -319,6 +322,18 @@ def test_large_boxes_are_drawn_in_blocks_that_fit_together(monkeypatch):
     blocks = judge(soft)
     assert np.array_equal(whole.proxy, blocks.proxy)
     assert whole.ssim == blocks.ssim
+
+
+def test_openvino_draws_what_torch_draws():
+    _, synthesizer = trained_pair()
+    soft = np.stack([~ball(), ball()]).astype(np.float32)
+    judge = Judge(picture(ball()), ball(), synthesizer)
+    slow = judge(soft)
+    for _ in range(WORTHWHILE):
+        fast = judge(soft)
+    assert not np.array_equal(slow.proxy, fast.proxy)  # it has taken over
+    assert np.abs(slow.proxy - fast.proxy).max() < 1e-3
+    assert slow.ssim == pytest.approx(fast.ssim, abs=1e-3)
 
 
 def test_settings_survive_json():

@@ -17,8 +17,8 @@ from torch.nn import functional as F
 
 from RefSegLib.inference.segmenter import Segmenter, TorchSegmenter
 from RefSegLib.inference.tiling import infer
-from RefSegLib.models.networks import divisors
 from RefSegLib.progress import SILENT, Progress
+from RefSegLib.reflection.drawing import padding
 from RefSegLib.reflection.judge import Judge
 from RefSegLib.reflection.settings import ReflectionSettings
 from RefSegLib.reflection.similarity import similarity
@@ -63,19 +63,23 @@ def adjust(
     optimizer = torch.optim.Adam(parameters, settings.rate)
     # The network sees what it saw before; of an image too large for that, the box only.
     whole = array[0].size <= MOST_VOXELS
-    padded, inside = _padded(array if whole else array[(slice(None), *judge.box)], segmenter)
+    seen = array if whole else array[(slice(None), *judge.box)]
+    margins, inside = padding(seen.shape[1:], segmenter.spec)
+    padded = np.pad(seen, [(0, 0), *margins], mode="edge").astype(np.float32)
     if whole:
         inside = tuple(slice(i.start + b.start, i.start + b.stop) for i, b in zip(inside, judge.box, strict=True))
+    around, drawn = padding(judge.region.shape, segmenter.spec)
+    frame = [side for margin in around[::-1] for side in margin]
     patch = torch.from_numpy(padded)[None].to(device)
     image, region = judge.image.to(device), judge.region.to(device)
     first: torch.Tensor | None = None
     trace: list[float] = []
-    synthesizer = judge.synthesizer
     with torch.enable_grad():
         for step in range(settings.steps + 1):
             progress(step / (settings.steps + 1), f"Adjusting: step {step} of {settings.steps}")
             log_probabilities = F.log_softmax(clone(patch).float()[(slice(None), slice(None), *inside)], dim=1)
-            found = similarity(synthesizer(log_probabilities.exp()), image, region)
+            masks = F.pad(log_probabilities.exp(), frame, mode="replicate")
+            found = similarity(judge.synthesizer(masks)[(slice(None), slice(None), *drawn)], image, region)
             score = settings.ssim_weight * found.ssim[0] + settings.correlation_weight * found.correlation[0]
             if not bool(torch.isfinite(score)):
                 return None, trace
@@ -92,17 +96,3 @@ def adjust(
     if not all(bool(torch.isfinite(p).all()) for p in parameters):
         return None, trace
     return infer(TorchSegmenter(segmenter.spec, clone, device), array), trace
-
-
-def _padded(
-    array: npt.NDArray[np.float32], segmenter: Segmenter
-) -> tuple[npt.NDArray[np.float32], tuple[slice, slice, slice]]:
-    """As inference pads: to a patch at least, on both sides, by the border; and to what the network can halve."""
-    spec = segmenter.spec
-    margins = []
-    for n, patch, divisor in zip(array.shape[1:], spec.patch, divisors(spec), strict=True):
-        missing = max(0, patch - n)
-        missing += -(n + missing) % divisor
-        margins.append((missing // 2, missing - missing // 2))
-    padded = np.pad(array, [(0, 0), *margins], mode="edge").astype(np.float32)
-    return padded, tuple(slice(low, low + n) for (low, _), n in zip(margins, array.shape[1:], strict=True))

@@ -31,7 +31,7 @@ HARM = 0.02  # Dice below the first mask that counts as harm
 MOST_HARMED = 0.02  # share of cases
 NEVER = 9.0  # a margin that no candidate beats: scores lie within -1..2
 ADJUST_GAIN = 0.002  # mean Dice that adjusting must add to be worth twice the time
-MOST_ADJUSTED = 40  # conditions on which adjusting is tried
+MOST_ADJUSTED = 30  # conditions on which adjusting is tried
 VOXELS = 3000  # per condition, from which the suspect map is learned
 
 

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 
 from RefSegLib.reflection.consensus import grown_box
+from RefSegLib.reflection.drawing import drawer, padding
 from RefSegLib.reflection.similarity import similarity
 from RefSegLib.synthesis.synthesizer import Synthesizer, gray
 
@@ -52,10 +53,14 @@ class Judge:
         slices = masks.shape[1]
         step = max(1, BLOCK // int(np.prod(masks.shape[2:])))
         if step >= slices:
-            return self.synthesizer.proxy(masks)
+            return self._draw_block(masks)
         parts = []
         for start in range(0, slices, step):
             first, last = max(0, start - CONTEXT), min(slices, start + step + CONTEXT)
-            drawn = self.synthesizer.proxy(masks[:, first:last])
+            drawn = self._draw_block(masks[:, first:last])
             parts.append(drawn[start - first : start - first + step])
         return np.concatenate(parts)
+
+    def _draw_block(self, masks: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        margins, inside = padding(masks.shape[1:], self.synthesizer.spec)
+        return drawer(self.synthesizer)(np.pad(masks, [(0, 0), *margins], mode="edge"))[inside]
