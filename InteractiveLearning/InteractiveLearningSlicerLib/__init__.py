@@ -1,0 +1,1 @@
+"""What the Interactive Learning module does with a scene, without Qt."""
