@@ -38,6 +38,13 @@ class AcceptedCase:
     consent: bool = True
     region: bool = False
 
+    def drawn(self) -> npt.NDArray[np.bool_]:
+        """Voxels (k, j, i) a person stands for: all of a full mask, the annotated slices of a proxy mask."""
+        drawn = np.full(self.labels.array.shape, self.confidence is None)
+        for axis, index in self.annotated:
+            drawn[(slice(None),) * axis + (index,)] = True
+        return drawn
+
     def check(self) -> None:
         """Raise BadInput, saying why, if the case cannot be learnt from."""
         self.image.check("The image of the accepted case")

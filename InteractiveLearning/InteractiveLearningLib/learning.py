@@ -94,9 +94,7 @@ def samples_of(case: AcceptedCase, spec: SegmenterSpec, segmenter: Any, settings
     """
     shape = case.labels.array.shape
     confidence = np.ones(shape, np.float32) if case.confidence is None else np.maximum(case.confidence, LEAST_WEIGHT)
-    drawn = np.full(shape, case.confidence is None, np.uint8)
-    for axis, index in case.annotated:
-        drawn[(slice(None),) * axis + (index,)] = 1
+    drawn = case.drawn().astype(np.uint8)
     regions = [RegionOfInterest(case.image.grid)] if case.region else find_regions(case.image, spec)
     samples = []
     for region in regions:

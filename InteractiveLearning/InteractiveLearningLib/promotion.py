@@ -84,8 +84,16 @@ def predict_case(case: AcceptedCase, segmenter: Segmenter, progress: Progress = 
 
 
 def score_case(case: AcceptedCase, segmenter: Segmenter, progress: Progress = SILENT) -> dict[str, float]:
-    """Dice by label name. Labels that are not in the accepted mask are left out: they may not have been annotated."""
-    found, truth = predict_case(case, segmenter, progress), case.labels.array
+    """Dice by label name; of a proxy mask only on the slices a person drew.
+
+    Between those a proxy follows the version that was live when it was made: hippocampus masks corrected on three
+    slices gave that version a Dice of 0.94 where the truth gave 0.89, and every candidate looked worse for differing.
+    Labels that are not in what was drawn are left out: they may not have been annotated.
+    """
+    drawn = case.drawn()
+    if not (case.labels.array[drawn] > 0).any():  # clicks alone: there is nothing better than the mask itself
+        drawn[:] = True
+    found, truth = predict_case(case, segmenter, progress)[drawn], case.labels.array[drawn]
     named = enumerate(case.label_names, start=1)
     return {name: dice(found == value, truth == value) for value, name in named if (truth == value).any()}
 

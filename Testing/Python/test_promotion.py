@@ -1,11 +1,12 @@
 """Only what is better on the frozen validation patients goes live, and the verdict says why."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from InteractiveLearningLib.promotion import _judge, finish_publication, promote
+from InteractiveLearningLib.promotion import _judge, finish_publication, promote, score_case
 from InteractiveLearningLib.replay import ReplayStore
 from InteractiveLearningLib.verdicts import CaseScore, Verdict, VerdictLog
 from RefSegLib.models.store import ModelStore
@@ -86,6 +87,25 @@ def test_the_same_weights_are_refused_and_measured_only_once(home):
     assert {s.case for s in first.scores} == {c.id for c in replay.cases("balls", "validation")}
     known = VerdictLog(path, "balls").scores()
     assert len(known) == 4 and all(0 <= d <= 1 for s in known.values() for d in s.values())
+
+
+def test_a_proxy_mask_judges_only_where_a_person_drew():
+    class Asked:
+        """A segmenter whose answer is right in slice 8 alone."""
+
+        spec = SPEC
+
+        def logits(self, patches):
+            answer = case.labels.array.copy()
+            answer[:8], answer[9:] = 0, 0
+            hot = np.moveaxis(np.eye(3, dtype=np.float32)[answer], -1, 0)
+            return 20 * np.repeat(hot[None], len(patches), axis=0)
+
+    case = a_ball_case("p", 1, confidence=np.full((16, 16, 16), 0.5, np.float32), annotated=((0, 8),), region=True)
+    assert score_case(case, Asked()) == {"bright": 1.0, "dim": 1.0}
+    full = replace(case, confidence=None)
+    assert max(score_case(full, Asked()).values()) < 0.7
+    assert score_case(replace(case, annotated=()), Asked()) == score_case(full, Asked())
 
 
 def test_a_damaged_validation_case_is_left_out_and_told(home):
