@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic_core import to_jsonable_python
 
 from RefSegLib.models.spec import SegmenterSpec
 
@@ -22,7 +23,8 @@ class Manifest(BaseModel):
     """model.json: where a version comes from, what it can do, and what its files must be.
 
     parent: NAME@VERSION it was trained on from; data: fingerprint and split of what it learned; settings: how;
-    scores: validation and test; reflection: settings calibrated for this version.
+    scores: validation and test; reflection: settings calibrated for this version. The last four are free: numbers
+    and arrays of numpy in them become plain ones, so that no result of hours of training is lost to a type.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -37,4 +39,15 @@ class Manifest(BaseModel):
     settings: dict[str, Any] = {}
     scores: dict[str, Any] = {}
     reflection: dict[str, Any] = {}
-    files: dict[str, FileRecord]
+    files: dict[Literal["segmenter.safetensors", "synthesizer.safetensors"], FileRecord]
+
+    @field_validator("data", "settings", "scores", "reflection", mode="before")
+    @classmethod
+    def _plain(cls, value: Any) -> Any:
+        return to_jsonable_python(value, inf_nan_mode="null", fallback=lambda other: other.tolist())
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Manifest:
+        if self.name != self.spec.name:
+            raise ValueError(f"the model is called '{self.name}' and its specification '{self.spec.name}'")
+        return self

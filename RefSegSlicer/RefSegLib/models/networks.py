@@ -65,7 +65,9 @@ def parameters_in_millions(module: nn.Module) -> float:
 def _filters(spec: SegmenterSpec) -> list[int]:
     filters = spec.network.arguments.get("filters", (16, 32, 64, 128))
     if len(filters) < 3 or min(filters) < 1:
-        raise BadInput(f"The network of model '{spec.name}' needs three or more levels of filters, not {list(filters)}.")
+        raise BadInput(
+            f"The network of model '{spec.name}' needs three or more levels of filters, not {list(filters)}."
+        )
     return list(filters)
 
 
