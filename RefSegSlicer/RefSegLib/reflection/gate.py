@@ -94,10 +94,11 @@ def gate_zero(
             if name:
                 below.setdefault(name, []).append(scores[name] < scores[""])
         agreement = [mean_dice(mask, truth, outputs) for mask in masks.values()]
-        correlations.append(float(stats.spearmanr(list(scores.values()), agreement).statistic))
+        same = np.ptp(list(scores.values())) == 0  # a score that cannot tell masks apart ranks nothing
+        correlations.append(0.0 if same else float(stats.spearmanr(list(scores.values()), agreement).statistic))
     return {
         "below": float(np.mean([value for values in below.values() for value in values])),
-        "spearman": float(np.nanmean(correlations)),
+        "spearman": float(np.mean(correlations)),
         "kinds": {name: round(float(np.mean(values)), 3) for name, values in below.items()},
     }
 
