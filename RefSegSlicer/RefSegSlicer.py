@@ -53,7 +53,7 @@ class RefSegSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ScriptedLoadableModuleWidget.__init__(self, parent)
         VTKObservationMixin.__init__(self)
         self.logic = self.job = self._parameterNode = self._guiTag = None
-        self._message = ""
+        self._message, self._missing = "", []
 
     def setup(self):
         """Build the panel, once."""
@@ -101,10 +101,10 @@ class RefSegSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def updateModels(self, caller=None, event=None):
         """Fill the list of models from the store."""
-        missing = packages.missingPackages(self.resourcePath("RefSegSlicerRequirements.txt"))
-        self.ui.installButton.visible = bool(missing)
-        self.ui.installButton.toolTip = _("Installs {packages}").format(packages=", ".join(missing))
-        names = [] if missing else self.logic.modelNames(packages.store())
+        self._missing = packages.missingPackages(self.resourcePath("RefSegSlicerRequirements.txt"))
+        self.ui.installButton.visible = bool(self._missing)
+        self.ui.installButton.toolTip = _("Installs {packages}").format(packages=", ".join(self._missing))
+        names = [] if self._missing else self.logic.modelNames(packages.store())
         chosen = self._parameterNode.model if self._parameterNode.model in names else (names or [""])[0]
         self.ui.modelSelector.blockSignals(True)
         self.ui.modelSelector.clear()
@@ -197,7 +197,7 @@ class RefSegSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Why Segment cannot be pressed; empty if it can."""
         if self.job is not None:
             return _("Segmenting. Press Cancel to stop.")
-        if self.ui.installButton.visible:
+        if self._missing:
             return _("Some Python packages are missing. Press Install.")
         if self._parameterNode.inputVolume is None:
             return _("Choose a volume.")

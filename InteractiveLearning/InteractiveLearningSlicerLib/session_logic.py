@@ -16,6 +16,7 @@ from RefSegSlicerLib import mrml
 
 from InteractiveLearningSlicerLib import segments
 from InteractiveLearningSlicerLib.clicks import ClickNodes, clickedAxis
+from InteractiveLearningSlicerLib.learning_logic import LearningLogic
 
 # How sure a mask without probabilities is taken to be: corrections near a click win against it.
 DRAWN = 0.9
@@ -29,9 +30,42 @@ class SessionLogic:
 
     def __init__(self, scene):
         self.scene, self.session, self.activeSegment = scene, None, None
+        self.learning = None
         self.changed, self.failed = Signal(), Signal()
         self._clicks = self._volumeNode = self._segmentationNode = None
         self._labels = {}
+
+    def openStore(self, store, python):
+        """Models and accepted cases are in `store` from now on (None: the default one); `python` runs the learner."""
+        from RefSegLib.models.store import ModelStore
+
+        home = ModelStore(store).home
+        if self.learning is None or (self.learning.home, self.learning.python) != (home, python):
+            self.stopLearner()
+            self.learning = LearningLogic(store, python)
+
+    def stopLearner(self):
+        """End the learner's process, if there is one."""
+        if self.learning is not None:
+            self.learning.stopLearner()
+
+    def spec(self, model):
+        """What a model expects and gives; None without a model."""
+        return self.learning.models.load(model).spec if model and self.learning is not None else None
+
+    @staticmethod
+    def patientOf(volumeNode):
+        """The patient, as far as the name of a volume tells."""
+        from RefSegLib.training.split import patient_of
+
+        return patient_of(volumeNode.GetName())
+
+    @staticmethod
+    def sessionFolder(temporary):
+        """Where sessions are saved until they end: a folder of this user alone, for they hold the image."""
+        folder = Path(temporary) / "RefSegSessions"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return folder
 
     def startSession(self, volumeNode, segmentationNode, folder, *, spec=None, probabilities=None):
         """Begin to correct the segments of a segmentation; returns True if a session that was cut off goes on.
@@ -90,6 +124,10 @@ class SessionLogic:
         """Ids of the segments of the session."""
         return list(self._labels)
 
+    def segmentName(self, identifier):
+        """Name of a segment of the session."""
+        return self._labels[identifier].name
+
     def click(self, point, positive):
         """A point (world RAS) is, or is not, part of the active segment."""
         from InteractiveLearningLib.prompts import Click
@@ -147,6 +185,12 @@ class SessionLogic:
         for view in slicer.util.getNodesByClass("vtkMRMLSliceNode", self.scene):
             view.JumpSliceByCentering(*point)
         return suggestion
+
+    def accept(self, model, patient):
+        """Keep the case for good, then end the session; returns the id under which it is kept."""
+        identifier = self.learning.accept(self.acceptedCase(model, patient, self.spec(model)))
+        self.endSession()
+        return identifier
 
     def acceptedCase(self, model, patient, spec):
         """What the replay store is to keep of this session. spec: of the model that learns from it.
@@ -228,7 +272,7 @@ def _certain(labels, values):
 
 def _fingerprint(volume, labels, probabilities):
     """A name for a session: the same image and the same masks to start from give the same."""
-    about = [volume.grid.to_dict(), [label.model_dump(mode="json") for label in labels.values()]]
+    about = [volume.grid.to_dict(), [(label.value, label.name) for label in labels.values()]]
     digest = hashlib.sha256(repr(about).encode())
     digest.update(np.ascontiguousarray(volume.array))
     if probabilities is not None:

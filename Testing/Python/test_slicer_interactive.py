@@ -7,13 +7,14 @@ import pytest
 import slicer
 from InteractiveLearningLib.prompts import Click, Outline
 from InteractiveLearningLib.replay import ReplayStore
-from InteractiveLearningSlicerLib import segments
+from InteractiveLearningSlicerLib import checks, segments
 from InteractiveLearningSlicerLib.clicks import clickedAxis
 from InteractiveLearningSlicerLib.learning_logic import LearningLogic
 from InteractiveLearningSlicerLib.session_logic import SessionLogic
 from RefSegLib.errors import BadInput
 from RefSegLib.volume.grid import Grid
-from RefSegSlicerLib import checks, mrml
+from RefSegSlicerLib import mrml
+from RefSegSlicerLib.checks import MOVE, TURN, addVolume
 
 pytest_plugins = ("slicer_standin.fixtures",)
 pytestmark = pytest.mark.usefixtures("an_empty_scene", "no_swallowed_exceptions")
@@ -28,26 +29,20 @@ def a_parent(request, a_grid):
         return None
     turn = np.eye(4)
     turn[:3, :3] = a_grid.ijk_to_ras()[:3, :3] / np.linalg.norm(a_grid.ijk_to_ras()[:3, :3], axis=0)
-    return checks.MOVE if request.param == "moved" else turn @ SCALE @ turn.T
-
-
-def a_ball(grid, center, radius):
-    """Voxels within a radius (in voxels) of a center."""
-    offsets = np.indices(grid.shape) - np.reshape(center, (3, 1, 1, 1))
-    return (offsets**2).sum(axis=0) <= radius**2
+    return MOVE if request.param == "moved" else turn @ SCALE @ turn.T
 
 
 class Case:
     """A volume with two balls, a segmentation with both and a third segment that is not theirs, and the logic."""
 
     def __init__(self, scene, folder, grid=None, parent=None):
-        self.grid = grid or Grid((20, 24, 28), (1.5, 1.0, 1.0), checks.TURN, (4.0, -9.0, 30.0))
+        self.grid = grid or Grid((20, 24, 28), (1.5, 1.0, 1.0), TURN, (4.0, -9.0, 30.0))
         shape = np.array(self.grid.shape)
-        self.balls = [a_ball(self.grid, shape * share, 0.22 * shape.min()) for share in (0.35, 0.65)]
+        self.balls = [checks.ball(self.grid, shape * share, 0.22 * shape.min()) for share in (0.35, 0.65)]
         self.balls[1] &= ~self.balls[0]
         noise = np.random.default_rng(0).normal(0, 8, self.grid.shape)
         self.image = (100 + 200 * self.balls[0] + 400 * self.balls[1] + noise).astype(np.int16)
-        self.volume = checks.addVolume(scene, self.grid, self.image, parent)
+        self.volume = addVolume(scene, self.grid, self.image, parent)
         self.segmentation = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "masks")
         mrml.prepareSegmentation(self.segmentation, self.volume)
         self.scene, self.folder = scene, folder
@@ -90,7 +85,7 @@ class Case:
 @pytest.fixture
 def a_case(an_empty_scene, tmp_path):
     """Two balls to segment, nothing segmented yet."""
-    case = Case(an_empty_scene, tmp_path / "sessions", parent=checks.MOVE)
+    case = Case(an_empty_scene, tmp_path / "sessions", parent=MOVE)
     yield case
     case.logic.endSession()
 
@@ -99,24 +94,22 @@ def prompts(case, kind):
     return [prompt for prompt in case.logic.session.prompts() if isinstance(prompt, kind)]
 
 
-def test_a_click_lands_on_its_voxel_on_every_grid_and_under_every_transform(an_empty_scene, tmp_path, a_grid, a_parent):
-    case = Case(an_empty_scene, tmp_path, a_grid, a_parent)
-    case.start()
-    index = tuple(int(n) for n in np.argwhere(case.balls[0])[len(np.argwhere(case.balls[0])) // 2])
-    node = case.logic.clickNodes[True]
-    node.AddControlPointWorld(*case.world(index), "")
-    (click,) = prompts(case, Click)
-    assert np.allclose(mrml.worldGrid(case.volume).to_index(click.point), index, atol=1e-4)
-    assert case.voxels("bright")[index] and not case.voxels("dim")[index]
-    case.check_node_shows_session()
-    case.logic.endSession()
+@pytest.mark.parametrize("check", checks.CHECKS, ids=lambda check: check.__name__)
+def test_clicks_land_on_their_voxels_on_every_grid_and_under_every_transform(check, an_empty_scene, a_grid, a_parent):
+    check(an_empty_scene, a_grid, a_parent)
+
+
+def test_the_self_test_of_the_module_passes():
+    from InteractiveLearning import InteractiveLearningTest
+
+    InteractiveLearningTest().runTest()
 
 
 def test_a_volume_moved_in_the_middle_still_gets_its_clicks_right(a_case):
     a_case.start()
     first, second = (7, 8, 9), (6, 9, 10)
     a_case.logic.click(a_case.world(first), True)
-    turned = np.linalg.inv(checks.MOVE) @ np.diag([1.0, -1.0, 1.0, 1.0])
+    turned = np.linalg.inv(MOVE) @ np.diag([1.0, -1.0, 1.0, 1.0])
     a_case.volume.GetParentTransformNode().SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(turned))
     a_case.logic.click(a_case.world(second), True)
     grid = a_case.logic.session.grid
@@ -169,7 +162,7 @@ def test_negative_clicks_take_away_and_undo_and_redo_move_points_and_masks_toget
 
 def test_segments_that_are_not_of_the_session_keep_every_voxel(a_case):
     a_case.start()
-    overlapping = a_ball(a_case.grid, (7, 8, 9), 6)
+    overlapping = checks.ball(a_case.grid, (7, 8, 9), 6)
     mine = a_case.add("mine", overlapping)
     for active, index, positive in (
         ("bright", (7, 8, 9), True),
@@ -183,7 +176,7 @@ def test_segments_that_are_not_of_the_session_keep_every_voxel(a_case):
         assert np.array_equal(a_case.voxels(mine), overlapping)
         a_case.check_node_shows_session()
     painted = a_case.voxels("bright")
-    painted[8] |= a_ball(a_case.grid, (8, 10, 11), 5)[8]
+    painted[8] |= checks.ball(a_case.grid, (8, 10, 11), 5)[8]
     a_case.paint("bright", painted)
     a_case.logic.usePaintedSlices()
     assert np.array_equal(a_case.voxels(mine), overlapping)
@@ -304,7 +297,7 @@ def test_the_next_slice_is_shown_in_all_views_with_a_reason(a_case):
 
 
 def test_the_view_a_point_was_clicked_in_is_known(an_empty_scene, a_grid):
-    node = checks.addVolume(an_empty_scene, a_grid, parent=checks.MOVE)
+    node = addVolume(an_empty_scene, a_grid, parent=MOVE)
     point = mrml.worldFromIndex((3, 4, 5), node)
     assert clickedAxis(an_empty_scene, point, node) is None
     for axis in range(3):

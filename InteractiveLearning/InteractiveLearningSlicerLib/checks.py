@@ -1,0 +1,77 @@
+"""Checks of clicks and masks that run both inside Slicer (self test) and in the project's own tests.
+
+Each takes an empty scene; it fails by AssertionError.
+"""
+
+import tempfile
+
+import numpy as np
+import slicer
+from RefSegLib.volume.grid import Grid
+from RefSegSlicerLib import mrml
+from RefSegSlicerLib.checks import MOVE, TURN, addVolume
+
+from InteractiveLearningSlicerLib.session_logic import SessionLogic
+
+GRID = Grid((14, 16, 18), (1.5, 1.0, 1.0), TURN, (4.0, -9.0, 30.0))
+
+
+def ball(grid, center, radius):
+    """Voxels within a radius (in voxels) of a center."""
+    offsets = np.indices(grid.shape) - np.reshape(center, (3, 1, 1, 1))
+    return (offsets**2).sum(axis=0) <= radius**2
+
+
+def addCase(scene, grid=GRID, parent=MOVE):
+    """A volume with a bright ball in it, and a segmentation with the empty segments "ball" and "rest"."""
+    inside = ball(grid, np.array(grid.shape) / 2, 0.25 * min(grid.shape))
+    noise = np.random.default_rng(0).normal(0, 8, grid.shape)
+    volume = addVolume(scene, grid, (100 + 300 * inside + noise).astype(np.int16), parent)
+    segmentation = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "masks")
+    mrml.prepareSegmentation(segmentation, volume)
+    for name in ("ball", "rest"):
+        segmentation.GetSegmentation().AddEmptySegment(name, name)
+    return volume, segmentation, inside
+
+
+def checkClicksLandOnTheirVoxels(scene, grid=GRID, parent=MOVE):
+    """A point set down in world space becomes a click on its voxel, and the mask holds that voxel."""
+    volume, segmentation, inside = addCase(scene, grid, parent)
+    logic = SessionLogic(scene)
+    index = tuple(np.argwhere(inside)[inside.sum() // 2].tolist())
+    with tempfile.TemporaryDirectory() as folder:
+        logic.startSession(volume, segmentation, folder)
+        try:
+            logic.clickNodes[True].AddControlPointWorld(*mrml.worldFromIndex(index, volume), "")
+            (click,) = logic.session.prompts()
+            assert np.allclose(mrml.worldGrid(volume).to_index(click.point), index, atol=1e-4)
+            mask = logic.session.labels().array == 1
+            assert mask[index]
+            assert np.array_equal(mrml.segmentArray(segmentation, "ball", volume), mask)
+            assert not mrml.segmentArray(segmentation, "rest", volume).any()
+        finally:
+            logic.endSession()
+
+
+def checkNeighborsAndUndo(scene, grid=GRID, parent=MOVE):
+    """A segment that is not of the session keeps every voxel under clicks, and undo brings back what was."""
+    volume, segmentation, inside = addCase(scene, grid, parent)
+    logic = SessionLogic(scene)
+    index = tuple(np.argwhere(inside)[inside.sum() // 2].tolist())
+    with tempfile.TemporaryDirectory() as folder:
+        logic.startSession(volume, segmentation, folder)
+        try:
+            mine = segmentation.GetSegmentation().AddEmptySegment("mine", "mine")
+            array = inside.astype(np.uint8)
+            slicer.util.updateSegmentBinaryLabelmapFromArray(array, segmentation, mine, volume)
+            for step, positive in ((logic.click, True), (logic.click, False)):
+                step(mrml.worldFromIndex(index, volume), positive)
+                assert np.array_equal(mrml.segmentArray(segmentation, mine, volume), inside)
+            logic.undo()
+            logic.undo()
+            assert not mrml.segmentArray(segmentation, "ball", volume).any()
+        finally:
+            logic.endSession()
+
+
+CHECKS = (checkClicksLandOnTheirVoxels, checkNeighborsAndUndo)

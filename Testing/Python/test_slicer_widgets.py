@@ -1,0 +1,346 @@
+"""Both panels, driven by events as a person would, on the stand-in for Slicer; pictures of them for people."""
+
+import os
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import slicer
+from InteractiveLearningSlicerLib.checks import addCase
+from RefSegLib.errors import BadInput
+from RefSegLib.jobs import Job, Segmented
+from RefSegLib.models.spec import Label
+from RefSegLib.volume.volume import LabelMap
+from RefSegSlicerLib import mrml, packages
+from RefSegSlicerLib.checks import FLIPPED, MOVE, addVolume
+from slicer_standin import application
+
+ROOT = Path(__file__).parents[2]
+pytest_plugins = ("slicer_standin.fixtures",)
+pytestmark = pytest.mark.usefixtures("an_empty_scene", "no_swallowed_exceptions")
+
+
+@pytest.fixture(scope="module")
+def a_home(tmp_path_factory):
+    """A store with a tiny model of random weights."""
+    from benchmarks.tiny_learning import an_untrained_version
+
+    home = tmp_path_factory.mktemp("home")
+    an_untrained_version(home)
+    return home
+
+
+@pytest.fixture
+def settings(a_home):
+    """The application's settings name that store."""
+    slicer.app.settings().setValue(packages.STORE_KEY, str(a_home))
+    yield slicer.app.settings()
+    slicer.app.settings().clear()
+
+
+def opened(name):
+    return application.open_module(name, ROOT / name)
+
+
+@pytest.fixture
+def a_segmentation_panel(an_empty_scene, settings):
+    """The panel of RefSeg Segmentation."""
+    widget = opened("RefSegSlicer")
+    yield widget
+    widget.cleanup()
+
+
+@pytest.fixture
+def a_learning_panel(an_empty_scene, settings):
+    """The panel of Interactive Learning."""
+    widget = opened("InteractiveLearning")
+    yield widget
+    widget.cleanup()
+
+
+def picture(widget, name):
+    """What the panel looks like now, as a file for people."""
+    folder = Path(os.environ.get("REFSEG_SCREENSHOTS", ROOT / "out" / "screenshots"))
+    folder.mkdir(parents=True, exist_ok=True)
+    widget.parent.resize(420, widget.parent.sizeHint().height())
+    widget.parent.show()
+    slicer.app.processEvents()
+    assert widget.parent.grab().save(str(folder / f"{name}.png"))
+    widget.parent.hide()
+
+
+def until(true, seconds=60):
+    """Let the application run until something is true."""
+    end = time.monotonic() + seconds
+    while not true() and time.monotonic() < end:
+        slicer.app.processEvents()
+        time.sleep(0.01)
+    assert true()
+
+
+class Gate:
+    """A runner whose job waits until it is let through, and then finds one label."""
+
+    def __init__(self, error=None):
+        self.open, self.error = threading.Event(), error
+
+    def segment(self, volume, model, *, reflect=None, roi=None):
+        self.asked = {"model": model, "reflect": reflect, "roi": roi}
+        stopped = threading.Event()
+
+        def work(report, cancelled):
+            report(0.4, "Looking for the region")
+            while not self.open.wait(0.01):
+                if stopped.is_set():
+                    raise BadInput("stopped")
+            if self.error:
+                raise self.error
+            array = np.zeros(volume.grid.shape, np.uint8)
+            array[3:6, 3:6, 3:6] = 1
+            label = {"name": "bright", "milliliters": 1.25}
+            report_ = {"images": [{"labels": [label], "regions": []}]}
+            names = (Label(value=1, name="bright", color=(1, 0, 0)),)
+            return Segmented(LabelMap(array, volume.grid), names, report_)
+
+        return Job(work, stopped.set)
+
+
+# RefSeg Segmentation
+
+
+def test_segment_can_be_pressed_only_with_a_volume_and_says_why(a_segmentation_panel, an_empty_scene):
+    ui = a_segmentation_panel.ui
+    assert not ui.segmentButton.enabled and ui.segmentButton.toolTip == "Choose a volume."
+    assert ui.statusLabel.text == "Choose a volume."
+    assert ui.modelSelector.currentText == "balls" and "bright, dim" in ui.modelLabel.text
+    picture(a_segmentation_panel, "segmentation-1-start")
+    ui.volumeSelector.setCurrentNode(addVolume(an_empty_scene, FLIPPED))
+    assert ui.segmentButton.enabled and ui.statusLabel.text == ""
+    assert not ui.cancelButton.enabled
+
+
+def test_a_volume_is_segmented_with_progress_while_the_panel_lives(a_segmentation_panel, an_empty_scene):
+    widget, ui = a_segmentation_panel, a_segmentation_panel.ui
+    widget.logic.runner = Gate()
+    ui.volumeSelector.setCurrentNode(addVolume(an_empty_scene, FLIPPED, parent=MOVE))
+    ui.reflectBox.checked = False
+    ui.segmentButton.click()
+    until(lambda: ui.progressBar.value == 40)
+    assert ui.statusLabel.text == "Looking for the region"
+    assert ui.cancelButton.enabled and not ui.segmentButton.enabled and not ui.inputs.enabled
+    assert widget.logic.runner.asked == {"model": "balls", "reflect": False, "roi": None}
+    picture(widget, "segmentation-2-running")
+    widget.logic.runner.open.set()
+    until(lambda: widget.job is None)
+    node = ui.outputSelector.currentNode()
+    assert mrml.segmentArray(node, "RefSeg_bright", ui.volumeSelector.currentNode()).sum() == 27
+    assert ui.statusLabel.text == "bright: 1.25 ml"
+    assert ui.segmentButton.enabled and ui.inputs.enabled and not widget._timer.active
+    picture(widget, "segmentation-3-done")
+
+
+def test_cancel_stops_and_says_so(a_segmentation_panel, an_empty_scene):
+    widget, ui = a_segmentation_panel, a_segmentation_panel.ui
+    widget.logic.runner = Gate()
+    ui.volumeSelector.setCurrentNode(addVolume(an_empty_scene, FLIPPED))
+    ui.segmentButton.click()
+    ui.cancelButton.click()
+    assert widget.job is None and ui.statusLabel.text == "Cancelled." and ui.segmentButton.enabled
+    assert ui.outputSelector.currentNode() is None
+
+
+def test_errors_are_told_in_the_panel(a_segmentation_panel, an_empty_scene):
+    widget, ui = a_segmentation_panel, a_segmentation_panel.ui
+    widget.logic.runner = Gate(BadInput("The template does not match this image. Draw a region."))
+    widget.logic.runner.open.set()
+    ui.volumeSelector.setCurrentNode(addVolume(an_empty_scene, FLIPPED))
+    ui.segmentButton.click()
+    until(lambda: widget.job is None)
+    assert ui.statusLabel.text == "The template does not match this image. Draw a region."
+    ui.volumeSelector.setCurrentNode(addVolume(an_empty_scene, FLIPPED, np.ones(FLIPPED.shape, np.int16)))
+    ui.segmentButton.click()
+    assert widget.job is None and "same value in every voxel" in ui.statusLabel.text
+    picture(widget, "segmentation-4-error")
+
+
+def test_the_real_engine_is_reached_through_the_panel(a_segmentation_panel, an_empty_scene):
+    widget, ui = a_segmentation_panel, a_segmentation_panel.ui
+    ui.volumeSelector.setCurrentNode(addVolume(an_empty_scene, FLIPPED, parent=MOVE))
+    ui.reflectBox.checked = False
+    ui.segmentButton.click()
+    until(lambda: widget.job is None, 200)
+    assert "bright: " in ui.statusLabel.text, ui.statusLabel.text
+    assert ui.outputSelector.currentNode().GetSegmentation().GetNumberOfSegments() == 2
+
+
+def test_closing_the_scene_in_the_middle_leaves_nothing_running(a_segmentation_panel, an_empty_scene):
+    widget, ui = a_segmentation_panel, a_segmentation_panel.ui
+    widget.logic.runner = Gate()
+    threads = threading.active_count()
+    ui.volumeSelector.setCurrentNode(addVolume(an_empty_scene, FLIPPED))
+    ui.reflectBox.checked = False
+    ui.segmentButton.click()
+    an_empty_scene.Clear(0)
+    assert widget.job is None and not widget._timer.active and threading.active_count() == threads
+    assert ui.statusLabel.text == "Choose a volume." and not ui.segmentButton.enabled and ui.inputs.enabled
+    assert ui.reflectBox.checked and ui.modelSelector.currentText == "balls"
+    ui.volumeSelector.setCurrentNode(addVolume(an_empty_scene, FLIPPED))
+    assert ui.segmentButton.enabled
+    widget._parameterNode.reflect = False
+    assert not ui.reflectBox.checked
+
+
+def test_an_empty_store_and_missing_packages_are_explained(an_empty_scene, tmp_path, monkeypatch, settings):
+    monkeypatch.setattr(packages, "missingPackages", lambda file: ["pydantic>=2.9"])
+    widget = opened("RefSegSlicer")
+    assert not widget.ui.installButton.isHidden() and "Press Install" in widget.ui.statusLabel.text
+    assert "pydantic" in widget.ui.installButton.toolTip
+    picture(widget, "segmentation-5-install")
+    monkeypatch.undo()
+    widget.ui.installButton.click()
+    assert widget.ui.installButton.isHidden() and widget.ui.modelSelector.currentText == "balls"
+    widget.cleanup()
+
+
+def test_missing_packages_are_found_without_importing_them(tmp_path):
+    file = tmp_path / "requirements.txt"
+    file.write_text("# comment\nnumpy>=1.0\nno-such-package-at-all>=3\nnumpy>=999\n")
+    assert packages.missingPackages(file) == ["no-such-package-at-all>=3", "numpy>=999"]
+
+
+def test_slicer_without_its_own_installer_is_asked_through_pip_after_a_question(tmp_path, monkeypatch):
+    import sys
+
+    file = tmp_path / "requirements.txt"
+    file.write_text("no-such-package-at-all>=3\n")
+    asked, installed = [], []
+    monkeypatch.setitem(sys.modules, "slicer.packaging", None)
+    monkeypatch.delattr(slicer, "packaging")
+    monkeypatch.setattr(slicer.util, "pip_install", installed.append)
+    assert not packages.installPackages(file, asked.append)
+    assert not installed and "no-such-package-at-all" in asked[0]
+    assert packages.installPackages(file, lambda question: True)
+    assert installed == ['"no-such-package-at-all>=3"']
+
+
+# Interactive Learning
+
+
+def started(widget, scene):
+    """A session that a person has begun."""
+    volume, segmentation, inside = addCase(scene)
+    volume.SetName("patient12_visit2")
+    segmentation.GetSegmentation().GetSegment("ball").SetName("bright")
+    widget.ui.volumeSelector.setCurrentNode(volume)
+    widget.ui.segmentationSelector.setCurrentNode(segmentation)
+    widget.ui.startButton.click()
+    assert widget.logic.session is not None, widget.ui.statusLabel.text
+    middle = tuple(np.argwhere(inside)[inside.sum() // 2].tolist())
+    return volume, segmentation, middle
+
+
+def test_a_session_needs_a_volume_and_segments_and_says_why(a_learning_panel, an_empty_scene):
+    ui = a_learning_panel.ui
+    assert not ui.startButton.enabled and ui.startButton.toolTip == "Choose a volume."
+    assert not ui.corrections.enabled
+    picture(a_learning_panel, "learning-1-start")
+    ui.volumeSelector.setCurrentNode(addVolume(an_empty_scene, FLIPPED))
+    assert "Choose or create a segmentation" in ui.startButton.toolTip
+    ui.segmentationSelector.addNode()
+    assert ui.startButton.enabled
+    ui.startButton.click()
+    assert "has no segments" in ui.statusLabel.text and a_learning_panel.logic.session is None
+
+
+def test_clicks_undo_and_next_slice_through_the_panel(a_learning_panel, an_empty_scene):
+    widget, ui = a_learning_panel, a_learning_panel.ui
+    volume, segmentation, middle = started(widget, an_empty_scene)
+    assert ui.patientEdit.text == "patient12"
+    assert not ui.undoButton.enabled and not ui.inputs.enabled
+    ui.insideButton.click()
+    interaction = slicer.app.applicationLogic().GetInteractionNode()
+    assert interaction.GetCurrentInteractionMode() == interaction.Place
+    placed = slicer.app.applicationLogic().GetSelectionNode().GetActivePlaceNodeID()
+    node = an_empty_scene.GetNodeByID(placed)
+    node.AddControlPointWorld(*mrml.worldFromIndex(middle, volume), "")
+    assert mrml.segmentArray(segmentation, "ball", volume)[middle]
+    assert ui.undoButton.enabled and "positive click for bright" in ui.undoButton.toolTip
+    ui.nextButton.click()
+    assert len(ui.statusLabel.text) > 20
+    picture(widget, "learning-2-session")
+    ui.undoButton.click()
+    assert not mrml.segmentArray(segmentation, "ball", volume).any()
+    assert ui.redoButton.enabled and not ui.undoButton.enabled
+    ui.redoButton.click()
+    ui.axisSelector.setCurrentIndex(0)
+    ui.firstSliceBox.setValue(middle[0])
+    ui.lastSliceBox.setValue(middle[0])
+    ui.limitsButton.click()
+    found = mrml.segmentArray(segmentation, "ball", volume)
+    assert found[middle[0]].any() and found.sum() == found[middle[0]].sum()
+    ui.segmentSelector.setCurrentIndex(1)
+    ui.paintedButton.click()
+    assert "Nothing new was painted" in ui.statusLabel.text
+    ui.endButton.click()
+    assert widget.logic.session is None and not ui.corrections.enabled and ui.inputs.enabled
+    assert interaction.GetCurrentInteractionMode() != interaction.Place
+
+
+def test_an_accepted_case_is_kept_and_the_learner_started(a_learning_panel, an_empty_scene, a_home):
+    from InteractiveLearningLib.replay import ReplayStore
+
+    widget, ui = a_learning_panel, a_learning_panel.ui
+    volume, _, middle = started(widget, an_empty_scene)
+    ui.acceptButton.click()
+    assert "None of the segments has a mask" in ui.statusLabel.text
+    widget.logic.click(mrml.worldFromIndex(middle, volume), True)
+    ui.patientEdit.text = ""
+    assert not ui.acceptButton.enabled and "Name the patient" in ui.acceptButton.toolTip
+    ui.patientEdit.text = "12"
+    ui.acceptButton.click()
+    assert widget.logic.session is None and "Accepted" in ui.statusLabel.text
+    replay = ReplayStore(a_home)
+    assert len(replay.cases("balls")) == 1
+    replay.close()
+    assert widget.logic.learning.learnerRuns()
+    assert ui.versionsList.item(0).text() == "1 (active)" and not ui.rollBackButton.enabled
+    picture(widget, "learning-3-accepted")
+
+
+def test_a_click_outside_is_told_in_the_panel(a_learning_panel, an_empty_scene):
+    started(a_learning_panel, an_empty_scene)
+    a_learning_panel.logic.clickNodes[True].AddControlPointWorld(900, 900, 900, "")
+    assert "click inside of it" in a_learning_panel.ui.statusLabel.text
+
+
+def test_closing_the_scene_ends_the_session_and_starting_again_goes_on(a_learning_panel, an_empty_scene):
+    widget, ui = a_learning_panel, a_learning_panel.ui
+    volume, _, middle = started(widget, an_empty_scene)
+    widget.logic.click(mrml.worldFromIndex(middle, volume), True)
+    an_empty_scene.Clear(0)
+    assert widget.logic.session is None and not ui.corrections.enabled and not ui.startButton.enabled
+    volume, segmentation, _ = started(widget, an_empty_scene)
+    assert "goes on" in ui.statusLabel.text
+    assert mrml.segmentArray(segmentation, "ball", volume)[middle]
+
+
+@pytest.mark.parametrize("name", ["RefSegSlicer", "InteractiveLearning"])
+def test_a_module_that_is_reloaded_leaves_no_observer_timer_node_or_thread(an_empty_scene, settings, name):
+    opened(name).cleanup()  # the singleton parameter node, which every module keeps, is there from now on
+    nodes, threads = an_empty_scene.GetNumberOfNodes(), threading.active_count()
+    parameters = slicer.util.getNodesByClass("vtkMRMLScriptedModuleNode")
+    for _ in range(3):
+        widget = opened(name)
+        if name == "InteractiveLearning":
+            volume, segmentation, _middle = started(widget, an_empty_scene)
+        widget.cleanup()
+        assert not widget._timer.active and not widget.Observations
+        if name == "InteractiveLearning":
+            for node in (segmentation.GetDisplayNode(), segmentation, volume.GetParentTransformNode(), volume):
+                an_empty_scene.RemoveNode(node)
+    assert an_empty_scene.GetNumberOfNodes() == nodes and threading.active_count() == threads
+    assert slicer.util.getNodesByClass("vtkMRMLScriptedModuleNode") == parameters
+    addVolume(an_empty_scene, FLIPPED)  # an observer that was left behind would speak to a dead panel here
+    an_empty_scene.Clear(0)
