@@ -146,10 +146,13 @@ def contest(case: str, folder: Path, contestant: str, overlap: float, windows: i
     if contestant == "monai":
         labels = with_monai(network, image, spec.patch, overlap, windows)
     else:
-        from RefSegLib.inference.tiling import infer
+        from RefSegLib.inference.tiling import slabs
 
-        probabilities = infer(segmenter, image, overlap=overlap)
-        labels = np.stack([probabilities[:, k].argmax(0).astype(np.uint8) for k in range(image.shape[1])])
+        # As `segment` does with big images: every slab becomes labels as soon as it is finished.
+        labels = np.empty(image.shape[1:], np.uint8)
+        for first, slab in slabs(segmenter, image, overlap=overlap):
+            for k in range(slab.shape[1]):
+                labels[first + k] = slab[:, k].argmax(0)
     seconds, cpu = time.perf_counter() - start, time.process_time() - start_cpu
     np.save(folder / f"{contestant}-{overlap}.npy", labels)
     return {"seconds": seconds, "cpu": cpu, "loading": loading, "memory": peak_megabytes()}

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from RefSegLib.errors import BadInput
-from RefSegLib.models.networks import build_segmenter
+from RefSegLib.models.networks import build_segmenter, divisors
 from RefSegLib.models.spec import SegmenterSpec
 
 if TYPE_CHECKING:
@@ -73,14 +73,16 @@ class OpenVinoSegmenter:
         self.spec = spec
         self.module = module.cpu().eval()
         self._precision = precision
-        # Traced at the size it will run at: networks that look at sizes in Python keep what they saw.
-        example = torch.zeros(1, len(spec.channels), *spec.patch)
+        # Traced at the smallest size that is halved as evenly as the patch is: networks that look at sizes in Python
+        # keep what they saw, and a trace of a whole patch takes more memory than all that follows.
+        smallest = (min(n, 2 * divisor) for n, divisor in zip(spec.patch, divisors(spec), strict=True))
+        example = torch.zeros(1, len(spec.channels), *smallest)
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the tracer's, about those sizes
             self._model = ov.convert_model(self.module, example_input=example)
         self._core = ov.Core()
         self._requests: dict[tuple[int, ...], Any] = {}
-        self._request(tuple(example.shape))
+        self._request((1, len(spec.channels), *spec.patch))
 
     def _request(self, shape: tuple[int, ...]) -> Any:
         if shape not in self._requests:
