@@ -188,7 +188,7 @@ def _slice(robot: Annotator, session: Session, labels: Sequence[int], axis: int)
     open_ = [s for s in asked if s.index not in known]
     if not open_:
         return None
-    index = max(open_, key=lambda s: min((abs(s.index - n) for n in known), default=np.inf)).index
+    index = max(open_, key=lambda s: s.gap).index
     robot.effort.interactions -= len(labels) - 1
     for label in labels:
         session.apply(robot.outline(label, axis, index))

@@ -22,6 +22,9 @@ from InteractiveLearningLib.slices import slice_mask
 # A model's own opinion is worth this share of its margin when somebody learns from it; what clicks changed, more.
 MODEL_TRUST = 0.5
 CLICK_TRUST = 0.8
+# How far, in mm, a click's change is carried to other slices. At 4 mm every sixth click of an imprecise hand made the
+# mask of a hippocampus worse by more than 0.01 Dice, at 2 mm every fiftieth, with more gained (5 training patients).
+CLICK_REACH = 2.0
 
 
 def said(scene: Scene, value: int, state: LabelState, prompt: Prompt, labels: npt.NDArray) -> LabelState:
@@ -203,7 +206,14 @@ def _with_changes(scene, state, region, image, probability, outlines, limits, ca
         slices = {i: ((probability[on_slice(axis, i)] > 0.5) | plus) & ~minus for i, (plus, minus) in changed.items()}
         slices |= {i: m for (a, i), m in outlines.items() if a == axis}
         proxy = propagate(
-            image, axis, slices, spacing=scene.grid.spacing, cache=cache, prior=probability, method="model"
+            image,
+            axis,
+            slices,
+            spacing=scene.grid.spacing,
+            cache=cache,
+            prior=probability,
+            reach=CLICK_REACH,
+            method="model",
         )
         changes = (proxy.probability > 0.5) != (probability > 0.5)
         for i, (plus, minus) in changed.items():

@@ -18,18 +18,23 @@ MARGIN = 2
 # Below this mean disagreement per pixel of structure, and in gaps this narrow, another outline changes next to nothing.
 AGREED = 0.02
 NARROW = 2
-# How far from the middle of a gap, in shares of the gap, the residual may pull.
+# How far from the middle of a gap, in shares of the gap, disagreement may pull. How undecided a proxy is by itself may
+# not: it only grows with the distance to the outlines.
 PULL = 0.25
 
 
 @dataclass(frozen=True)
 class Suggestion:
-    """A slice, the reason to look at it in one sentence, and the residual map (k, j, i) in 0..1 it came from."""
+    """A slice, the reason to look at it in one sentence, and the residual map (k, j, i) in 0..1 it came from.
+
+    gap: how many slices some slice around it is away from the nearest outline; the more, the more is to be gained.
+    """
 
     axis: int
     index: int
     reason: str
     residual: npt.NDArray[np.float32]
+    gap: float
 
 
 def residual_map(
@@ -114,20 +119,18 @@ def next_slice(
     else:
         reason = f"Slice {index} is the middle of the widest part without an outline ({high - low + 1} slices)."
     room = int(PULL * (high - low + 1))
-    if annotated and residual is not None and room and per_slice[low : high + 1].any():
+    compared = suspect is not None or (proxy is not None and model is not None)
+    if annotated and compared and room and per_slice[low : high + 1].any():
         near = np.arange(max(low, index - room), min(high, index + room) + 1)
         doubts = per_slice[near] * (1 - np.abs(near - middle) / (high - low + 2))
         index = int(near[int(doubts.argmax())])
-        what = (
-            "the model and the outlines disagree"
-            if proxy is not None and model is not None
-            else "the mask is undecided"
-        )
+        what = "the model and the outlines disagree" if model is not None else "reflection doubts the mask"
         reason = (
             f"Slice {index} lies in the widest part without an outline ({high - low + 1} slices), where {what} most."
         )
     empty = np.zeros(tuple(shape), np.float32)
-    return Suggestion(axis, int(index), reason, empty if residual is None else residual)
+    gap = _reach((low, high), annotated)
+    return Suggestion(axis, int(index), reason, empty if residual is None else residual, gap)
 
 
 def _gaps(first: int, last: int, annotated: Sequence[int]) -> list[tuple[int, int]]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 from RefSegLib.errors import BadInput
 from scipy import interpolate, ndimage
+from skimage.draw import polygon2mask
 from skimage.segmentation import random_walker
 
 Mask = npt.NDArray[np.bool_]
@@ -16,8 +16,10 @@ Click2D = tuple[float, float, bool]
 
 # A click without any mask to correct looks this far around itself, in pixels.
 REACH = 24
-# Slices are not looked at farther than this from a click: it bounds the time (40 ms) and what one click can do.
-LARGEST_REACH = 40
+# No click changes anything farther away than this: it bounds the time (15 ms) and the harm of a wrong one.
+LARGEST_REACH = 24
+# The pixels around a click that are meant by it in any case.
+SURE = 3
 # How strongly an edge stops the walker; scikit-image's own default is 130.
 EDGE_STRENGTH = 130.0
 
@@ -74,11 +76,7 @@ def outline_through(points: Sequence[tuple[float, float]], shape: tuple[int, int
     degree = 3 if len(corners) > 3 else 2
     knots, _ = interpolate.splprep(closed.T, s=0, per=True, k=degree)
     rows, columns = interpolate.splev(np.linspace(0, 1, 40 * len(corners)), knots)
-    canvas = np.zeros(shape, np.uint8)
-    # cv2 takes x, y with four binary digits behind the point here.
-    curve = np.round(np.stack([columns, rows], axis=-1) * 16).astype(np.int32)
-    cv2.fillPoly(canvas, [curve], 1, shift=4)
-    return canvas.astype(bool)
+    return polygon2mask(shape, np.stack([rows, columns], axis=-1))
 
 
 def _start(
@@ -110,7 +108,8 @@ def _walk(image: npt.NDArray, probability: npt.NDArray | None, seeds: npt.NDArra
     data = np.stack(channels, axis=-1)
     if data.std() == 0:
         data[0, 0] += 1e-6
-    walked = random_walker(data, seeds, beta=EDGE_STRENGTH, mode="cg_j", tol=1e-3, spacing=spacing, channel_axis=-1)
+    settings = {"beta": EDGE_STRENGTH, "mode": "cg_j", "tol": 1e-3, "prob_tol": 0.1}
+    walked = random_walker(data, seeds, spacing=spacing, channel_axis=-1, **settings)
     return walked == 1
 
 
@@ -160,7 +159,7 @@ def _corrected(
     seeds = np.zeros(here.shape, np.int8)
     seeds[(from_click > reach) | (outside > 1.6 * depth + 0.5)] = 2
     seeds[core | (here & (from_click > reach))] = 1
-    seeds[from_click <= max(0.8 * depth, 0.5)] = 1
+    seeds[from_click <= min(max(0.8 * depth, 0.5), SURE)] = 1
     for r, c, sign in earlier:
         r, c = r - window[0].start, c - window[1].start
         if 0 <= r < here.shape[0] and 0 <= c < here.shape[1]:

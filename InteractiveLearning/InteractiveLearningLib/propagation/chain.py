@@ -6,7 +6,7 @@ arrives from both sides is fused: interpolation of shapes, but in registered spa
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import cv2
@@ -90,33 +90,52 @@ def chain(
     targets: Iterable[int],
     *,
     ends: tuple[float | None, float | None] = (None, None),
+    empty: Collection[int] = (),
     reach: float | None = None,
 ) -> Chained:
     """Fuse the arrays `values` {slice: (h, w)}, signed distances or corrections of them, at the slices `targets`.
 
     ends: where the structure vanishes on either side. Beyond the outermost outlines it shrinks towards there like the
-    end of an ellipsoid; None: it does not shrink. reach: slices after which a correction has faded to 60 %;
-    None: what arrives counts in full however far it came.
+    end of an ellipsoid; None: it does not shrink. empty: slices known not to show the structure; nothing is carried
+    past them, and it shrinks towards them. reach: slices after which a correction has faded to 60 %; None: what
+    arrives counts in full however far it came.
     """
     known = sorted(values)
     value, difference, distance = [], [], []
     for target in targets:
-        near = sorted({*[n for n in known if n <= target][-1:], *[n for n in known if n >= target][:1]})
-        total = fused = apart = np.float32(0)
+        near = _sources(known, empty, target)
+        total, fused, apart = np.float32(1e-12), np.float32(0), np.float32(0)
         for source in near:
             gap = abs(target - source)
             arrived = stack.warp(values[source], source, target) if gap else values[source]
-            end = ends[0] if target < source else ends[1]
-            if len(near) == 1 and gap and end is not None:
-                t = min(gap / max(abs(end - source), 1e-6), 1.0)
-                arrived = arrived - np.float32(max(float(values[source].max()), 0.0) * (1 - (1 - t * t) ** 0.5))
+            if len(near) == 1 and gap:
+                arrived = arrived - _shrinking(values[source], source, target, ends, empty)
             if reach is not None:
                 arrived = arrived * np.float32(np.exp(-0.5 * (gap / reach) ** 2))
             differs = stack.difference(source, target) if gap else np.zeros_like(arrived)
             share = np.float32(1 - gap / (near[-1] - near[0])) if len(near) == 2 else np.float32(1)
             weight = share * np.exp(-differs / np.float32(DIFFERENCE)) + np.float32(1e-6)
             total, fused, apart = total + weight, fused + weight * arrived, apart + weight * differs
-        value.append(fused / total)
-        difference.append(apart / total)
-        distance.append(min(abs(target - n) for n in near))
+        nothing = np.full(stack.pictures.shape[1:], 0 if reach is not None else -FAR, np.float32)
+        value.append(fused / total if near else nothing)
+        difference.append(apart / total if near else np.zeros_like(nothing))
+        distance.append(min(abs(target - n) for n in (*known, *empty)))
     return Chained(np.stack(value), np.stack(difference), np.asarray(distance))
+
+
+def _sources(known: list[int], empty: Collection[int], target: int) -> list[int]:
+    """The outlined slices next to `target` on either side (or itself) with no empty slice in between."""
+    below, above = [n for n in known if n <= target][-1:], [n for n in known if n >= target][:1]
+    return sorted(n for n in {*below, *above} if not any(min(n, target) <= e <= max(n, target) for e in empty))
+
+
+def _shrinking(
+    value: Array, source: int, target: int, ends: tuple[float | None, float | None], empty: Collection[int]
+) -> np.float32:
+    """By how much a structure that ends on one side has become thinner, in pixels."""
+    side = [e for e in empty if (e - source) * (target - source) > 0]
+    side += [e for e in (ends[0] if target < source else ends[1],) if e is not None]
+    if not side:
+        return np.float32(0)
+    t = min(abs(target - source) / max(min(abs(e - source) for e in side), 1e-6), 1.0)
+    return np.float32(max(float(value.max()), 0.0) * (1 - (1 - t * t) ** 0.5))
