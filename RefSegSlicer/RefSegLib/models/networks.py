@@ -101,7 +101,7 @@ def _build(
     kernels: Sequence[Any] = [[3 if n > 1 else 1 for n in (spec.patch[1:] if flat else spec.patch)]] * len(filters)
     normalization = (norm, {"affine": True})
     if spec.network.name == "dynunet":
-        network: nn.Module = DynUNet(
+        layers = DynUNet(
             spec.dimensions,
             inputs,
             outputs,
@@ -112,6 +112,8 @@ def _build(
             dropout=dropout or None,
             norm_name=normalization,
         )
+        # DynUNet registers every layer twice, and its weights would be stored twice; these two are what it runs.
+        network: nn.Module = nn.Sequential(layers.skip_layers, layers.output_block)
     elif spec.network.name == "unet":
         network = UNet(
             spec.dimensions, inputs, outputs, filters, strides[1:], num_res_units=2, norm=normalization, dropout=dropout

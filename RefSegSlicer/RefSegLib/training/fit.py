@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -29,10 +30,12 @@ AVERAGING = 0.998  # of the running mean of the weights that is validated and ke
 
 @dataclass
 class Fit:
-    """What came of a training. weights: those that validated best; score: how well; history: one entry per check."""
+    """What came of a training. weights: those that validated best; score: how well; seconds: how long it took, breaks
+    left out; history: one entry per check."""
 
     weights: dict[str, torch.Tensor]
     score: float
+    seconds: float
     history: list[dict[str, float]] = field(default_factory=list)
 
 
@@ -86,7 +89,7 @@ def fit(
     # A short memory at first, so that the mean does not drag along the random start.
     average = AveragedModel(module, avg_fn=lambda mean, new, n: mean.lerp(new, 1 - min(AVERAGING, (1 + n) / (10 + n))))
     parts = {"module": module, "average": average, "optimizer": optimizer, "scheduler": scheduler}
-    state: dict[str, Any] = {"epoch": 0, "score": -math.inf, "since": 0, "weights": {}, "history": []}
+    state: dict[str, Any] = {"epoch": 0, "score": -math.inf, "since": 0, "seconds": 0.0, "weights": {}, "history": []}
     if checkpoint is not None and checkpoint.exists():
         saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
         for name, part in parts.items():
@@ -94,7 +97,7 @@ def fit(
         state = saved
     with _workers(module, pieces) as pool:
         while state["epoch"] < epochs and state["since"] < patience:
-            epoch = state["epoch"]
+            epoch, started = state["epoch"], time.monotonic()
             module.train()
             losses = []
             for batch in batches(epoch):
@@ -111,6 +114,7 @@ def fit(
                     f"Training broke down in epoch {epoch + 1} (the loss is {mean_loss}). Try another seed."
                 )
             state["epoch"] = epoch + 1
+            state["seconds"] += time.monotonic() - started
             if (epoch + 1) % check_every and epoch + 1 < epochs:
                 continue
             average.module.eval()
@@ -127,7 +131,7 @@ def fit(
                 _save(checkpoint, state | {name: part.state_dict() for name, part in parts.items()})
     module.load_state_dict(state["weights"])
     module.eval()
-    return Fit(state["weights"], state["score"], state["history"])
+    return Fit(state["weights"], state["score"], state["seconds"], state["history"])
 
 
 @contextmanager
