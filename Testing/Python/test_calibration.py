@@ -161,15 +161,17 @@ def test_a_mask_knows_what_dice_to_expect():
 
 def test_the_suspect_map_is_a_probability_of_being_wrong():
     rng = np.random.default_rng(0)
-    true = SuspectModel(bias=-3, uncertainty=4, disagreement=2, dissimilarity=0)
+    true = SuspectModel(bias=-1, uncertainty=0.7, disagreement=2, dissimilarity=0)
     signs = rng.random((3, 20000)).astype(np.float32)
     wrong = rng.random(20000) < true(signs)
     found = fit_suspect(signs, wrong)
-    assert found.bias == pytest.approx(-3, abs=0.3)
-    assert found.uncertainty == pytest.approx(4, abs=0.4)
+    assert found.bias == pytest.approx(-1, abs=0.2)
+    assert found.uncertainty == pytest.approx(0.7, abs=0.1)
     assert found.disagreement == pytest.approx(2, abs=0.3)
     assert found.dissimilarity == pytest.approx(0, abs=0.2)
     assert found(signs).mean() == pytest.approx(wrong.mean(), abs=0.01)
+    nowhere = np.zeros((3, 1), np.float32)
+    assert found(nowhere)[0] < 0.01  # nobody doubts, all agree
     with pytest.raises(BadInput):
         fit_suspect(signs, np.zeros(20000, bool))
 

@@ -15,22 +15,29 @@ from RefSegLib.errors import BadInput
 class SuspectModel(BaseModel):
     """Probability that a voxel's label is wrong: a logistic function of three signs.
 
-    uncertainty: 1 - probability of the label given; disagreement: share of the candidates that label the voxel
-    otherwise; dissimilarity: (1 - local SSIM of proxy and image) / 2, 0 outside the region where they are compared.
+    uncertainty: weight of the log odds of (1 - probability of the label given), so that 1 with bias 0 takes the
+    network at its word; disagreement: of the share of candidates that label the voxel otherwise; dissimilarity: of
+    (1 - local SSIM of proxy and image) / 2, 0 outside the region where they are compared.
     The default weights are those found for the shipped hippocampus model, rounded.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    bias: float = -5.0
-    uncertainty: float = 6.0
-    disagreement: float = 3.0
+    bias: float = -0.5
+    uncertainty: float = 0.8
+    disagreement: float = 1.0
     dissimilarity: float = 1.0
 
     def __call__(self, signs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Signs (3, ...) as `signs_of` gives them to a map (...) float32 in 0..1."""
         weights = np.float32([self.uncertainty, self.disagreement, self.dissimilarity])
-        return (1 / (1 + np.exp(-(np.tensordot(weights, signs, 1) + np.float32(self.bias))))).astype(np.float32)
+        return (1 / (1 + np.exp(-(np.tensordot(weights, _terms(signs), 1) + np.float32(self.bias))))).astype(np.float32)
+
+
+def _terms(signs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """The signs with uncertainty as log odds, -9.2 for a network that has no doubt."""
+    doubt = np.clip(signs[:1], 1e-4, 1 - 1e-4)
+    return np.concatenate([np.log(doubt / (1 - doubt)), signs[1:]])
 
 
 def signs_of(
@@ -60,7 +67,7 @@ def fit_suspect(signs: npt.NDArray[np.float32], wrong: npt.NDArray[np.bool_]) ->
     """
     if wrong.all() or not wrong.any():
         raise BadInput("Where masks go wrong cannot be learned from cases that are all right or all wrong.")
-    x = signs.astype(np.float64)
+    x = _terms(signs).astype(np.float64)
     y = np.where(wrong, 1.0, -1.0)
 
     def loss(weights: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.float64]]:
@@ -69,6 +76,6 @@ def fit_suspect(signs: npt.NDArray[np.float32], wrong: npt.NDArray[np.bool_]) ->
         value = float(np.logaddexp(0, -margin).mean() + 1e-5 * (weights[1:] ** 2).sum())
         return value, np.concatenate([[pull.sum()], x @ pull + 2e-5 * weights[1:]])
 
-    start = np.array([-4.0, 1.0, 1.0, 1.0])
+    start = np.array([0.0, 1.0, 1.0, 1.0])
     found = optimize.minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(None, None)] + [(0, None)] * 3).x
     return SuspectModel(**dict(zip(SuspectModel.model_fields, found.tolist(), strict=True)))

@@ -27,6 +27,8 @@ from RefSegLib.synthesis.synthesizer import Synthesizer
 
 # Dice between first and last mask below which the user is asked to look: two raters agree better than that.
 LARGE_CHANGE = 0.8
+# Estimated Dice of any label below which the user is asked to look.
+POOR = 0.7
 
 Array = npt.NDArray[np.float32]
 
@@ -198,7 +200,7 @@ def _result(looked: list[Looked], best: Looked, trace: list[float], settings: Re
         candidates=[_candidate(candidate, settings) for candidate in looked],
         trace=trace,
         accepted=best is not first,
-        reason=_reason(looked, best, changed, settings),
+        reason=_reason(looked, best, changed, min(estimated.values(), default=1.0), settings),
         suspect=(settings.suspect_first if alone else settings.suspect)(signs),
         estimated_dice=estimated,
         similarity_before=score_of(first, settings),
@@ -225,7 +227,7 @@ def mean_dice(a: npt.NDArray[np.integer], b: npt.NDArray[np.integer], outputs: i
     return float(np.mean([dice(a == value, b == value) for value in range(1, outputs)]))
 
 
-def _reason(looked: list[Looked], best: Looked, changed: float, settings: ReflectionSettings) -> str:
+def _reason(looked: list[Looked], best: Looked, changed: float, estimated: float, settings: ReflectionSettings) -> str:
     first, score = looked[0], score_of(best, settings)
     before = score_of(first, settings)
     if len(looked) == 1:
@@ -245,4 +247,6 @@ def _reason(looked: list[Looked], best: Looked, changed: float, settings: Reflec
             f" The image does not look like those the model knows (agreement {score:.2f}, expected at least "
             f"{settings.known:.2f}): wrong kind of image or wrong place? Please check."
         )
+    elif estimated < POOR:
+        text += f" The mask is probably poor (estimated Dice {estimated:.2f}); please check."
     return text
