@@ -12,6 +12,7 @@ from scipy import ndimage
 
 from RefSegLib.errors import BadInput
 from RefSegLib.models.spec import Code, Label
+from RefSegLib.volume.resample import grid_of
 
 CONTEXT = "Segmentation category and type - DICOM master list"
 ANATOMY = "Anatomic codes - DICOM master list"
@@ -36,7 +37,10 @@ def named_segments(image: sitk.Image, array: npt.NDArray, names: Sequence[Label]
         known[value] = Label(value=value, name=f"Segment_{value}", color=color)
     image.SetMetaData("Segmentation_MasterRepresentation", "Binary labelmap")
     image.SetMetaData("Segmentation_ContainedRepresentationNames", "Binary labelmap|")
-    image.SetMetaData("Segmentation_ConversionParameters", "")
+    # Without it, Slicer would crop the segmentation to its segments when it saves it again.
+    geometry = (*grid_of(image).ijk_to_ras().ravel(), *(n for size in image.GetSize() for n in (0, size - 1)))
+    numbers = ";".join(f"{number:.17g}" for number in geometry)
+    image.SetMetaData("Segmentation_ConversionParameters", f"Reference image geometry|{numbers};|&")
     image.SetMetaData("Segmentation_ReferenceImageExtentOffset", "0 0 0")
     for number, label in enumerate(sorted(known.values(), key=lambda label: label.value)):
         fields = {
