@@ -206,7 +206,12 @@ class InteractiveLearningWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
         self._message = str(error)
         self.updatePanel()
 
-    def updatePanel(self, caller=None, event=None):
+    def onParametersChanged(self, caller=None, event=None):
+        """What was said of the inputs before is said no more."""
+        self._message = ""
+        self.updatePanel()
+
+    def updatePanel(self):
         """Enable what can succeed, and say why the rest cannot."""
         running = self.logic.session is not None
         reason = self._reason()
@@ -276,12 +281,12 @@ class InteractiveLearningWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
         self._parameterNode = InteractiveLearningParameterNode(self.logic.getParameterNode())
         self._guiTag = self._parameterNode.connectGui(self.ui)
         self._observed = self._parameterNode.parameterNode
-        self.addObserver(self._observed, "ModifiedEvent", self.updatePanel)
+        self.addObserver(self._observed, "ModifiedEvent", self.onParametersChanged)
 
     def _unwatchParameters(self):
         if self._guiTag is not None:
             self._parameterNode.disconnectGui(self._guiTag)
-            self.removeObserver(self._observed, "ModifiedEvent", self.updatePanel)
+            self.removeObserver(self._observed, "ModifiedEvent", self.onParametersChanged)
             self._guiTag = None
 
 

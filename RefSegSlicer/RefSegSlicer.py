@@ -121,7 +121,13 @@ class RefSegSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui.modelLabel.text = text or ""
         self.updateButtons()
 
-    def updateButtons(self, caller=None, event=None):
+    def onParametersChanged(self, caller=None, event=None):
+        """What was said of the inputs before is said no more."""
+        if self.job is None:
+            self._message = ""
+        self.updateButtons()
+
+    def updateButtons(self):
         """Enable what can succeed, and say why the rest cannot."""
         reason = self._reason()
         self.ui.segmentButton.enabled = not reason
@@ -217,12 +223,12 @@ class RefSegSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._parameterNode = RefSegSlicerParameterNode(self.logic.getParameterNode())
         self._guiTag = self._parameterNode.connectGui(self.ui)
         self._observed = self._parameterNode.parameterNode
-        self.addObserver(self._observed, "ModifiedEvent", self.updateButtons)
+        self.addObserver(self._observed, "ModifiedEvent", self.onParametersChanged)
 
     def _unwatchParameters(self):
         if self._guiTag is not None:
             self._parameterNode.disconnectGui(self._guiTag)
-            self.removeObserver(self._observed, "ModifiedEvent", self.updateButtons)
+            self.removeObserver(self._observed, "ModifiedEvent", self.onParametersChanged)
             self._guiTag = None
 
 

@@ -65,13 +65,6 @@ class Case:
     def world(self, index):
         return mrml.worldFromIndex(index, self.volume)
 
-    def place(self, index, positive):
-        """What a person does: a point appears under the mouse, follows it, and is set down."""
-        node = self.logic.clickNodes[positive]
-        number = node.AddControlPointWorld(*self.world((0, 0, 0)), "")
-        node.SetNthControlPointPositionWorld(number, *self.world(index))
-        node.InvokeEvent(slicer.vtkMRMLMarkupsNode.PointPositionDefinedEvent)
-
     def voxels(self, identifier):
         return mrml.segmentArray(self.segmentation, identifier, self.volume)
 
@@ -117,14 +110,18 @@ def test_a_volume_moved_in_the_middle_still_gets_its_clicks_right(a_case):
 
 
 def test_hovering_is_no_click_and_a_point_is_taken_once(a_case):
+    """As in the application: a point appears under the mouse, follows it, and is set down."""
     a_case.start()
     node = a_case.logic.clickNodes[True]
-    node.SetControlPointPlacementStartIndex(0)
-    preview = node.AddControlPointWorld(*a_case.world((7, 8, 9)), "")
-    node.SetNthControlPointPositionMissing(preview)
-    before = len(prompts(a_case, Click))
-    node.SetNthControlPointPosition(preview, 1, 2, 3, slicer.vtkMRMLMarkupsNode.PositionPreview)
-    assert len(prompts(a_case, Click)) == before
+    node.AddNControlPoints(1)
+    for index in ((2, 2, 2), (5, 6, 7)):
+        node.SetNthControlPointPosition(0, *a_case.world(index), slicer.vtkMRMLMarkupsNode.PositionPreview)
+        assert not prompts(a_case, Click)
+    node.SetNthControlPointPosition(0, *a_case.world((7, 8, 9)), slicer.vtkMRMLMarkupsNode.PositionDefined)
+    node.Modified()
+    (click,) = prompts(a_case, Click)
+    assert np.allclose(a_case.logic.session.grid.to_index(click.point), (7, 8, 9), atol=1e-4)
+    assert a_case.voxels("bright")[7, 8, 9]
 
 
 def test_clicks_outside_the_volume_are_told_and_taken_away(a_case):

@@ -33,8 +33,9 @@ def a_home(tmp_path_factory):
 
 
 @pytest.fixture
-def settings(a_home):
-    """The application's settings name that store."""
+def settings(a_home, tmp_path, monkeypatch):
+    """The application's settings name that store; sessions of other tests are out of sight."""
+    monkeypatch.setattr(slicer.app, "temporaryPath", str(tmp_path))
     slicer.app.settings().setValue(packages.STORE_KEY, str(a_home))
     yield slicer.app.settings()
     slicer.app.settings().clear()
@@ -163,6 +164,8 @@ def test_errors_are_told_in_the_panel(a_segmentation_panel, an_empty_scene):
     ui.segmentButton.click()
     assert widget.job is None and "same value in every voxel" in ui.statusLabel.text
     picture(widget, "segmentation-4-error")
+    ui.volumeSelector.setCurrentNode(None)
+    assert ui.statusLabel.text == "Choose a volume."
 
 
 def test_the_real_engine_is_reached_through_the_panel(a_segmentation_panel, an_empty_scene):
