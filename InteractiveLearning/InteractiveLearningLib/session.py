@@ -12,7 +12,7 @@ mask bit for bit.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from scipy import ndimage
 
 from InteractiveLearningLib.arrays import keep_array, load_array
 from InteractiveLearningLib.eventlog import EventLog
-from InteractiveLearningLib.fold import main_axis, mask_of, said
+from InteractiveLearningLib.fold import main_axis, mask_of, said, working_region
 from InteractiveLearningLib.guidance import Suggestion, next_slice
 from InteractiveLearningLib.merge import Bounds, bounds_of, difference, disputed, taken_over
 from InteractiveLearningLib.prompts import Limits, Outline, Prompt, from_dict, name_of, to_dict
@@ -232,14 +232,27 @@ class Session:
         state = self.state(label)
         axis = main_axis(self.grid, state) if axis is None else axis
         limits = state.limits.get(axis)
-        outlines = {i: m for (a, i), m in state.outlines.items() if a == axis}
-        proxy = None
+        # The whole length along the axis, but no wider than the structure: slices keep their numbers.
+        region = tuple(
+            slice(0, n) if a == axis else s
+            for a, (s, n) in enumerate(zip(working_region(self._scene, label, state), self.grid.shape, strict=True))
+        )
+        if any(s.start == s.stop for s in region):
+            region = tuple(slice(0, n) for n in self.grid.shape)
+        plane = tuple(s for a, s in enumerate(region) if a != axis)
+        outlines = {i: m[plane] for (a, i), m in state.outlines.items() if a == axis}
+        image, proxy = self._scene.image[region], None
         if outlines:
-            proxy = propagate(
-                self._scene.image, axis, outlines, limits=limits, spacing=self.grid.spacing, cache=self._flows
-            ).probability
-        model = self._scene.prior(label, (slice(None),) * 3)
-        return next_slice(axis, tuple(outlines), proxy, model, limits=limits, suspect=suspect, shape=self.grid.shape)
+            settings = {"limits": limits, "spacing": self.grid.spacing, "cache": self._flows}
+            proxy = propagate(image, axis, outlines, **settings).probability
+        doubts = None if suspect is None else suspect[region]
+        model = self._scene.prior(label, region)
+        found = next_slice(axis, tuple(outlines), proxy, model, limits=limits, suspect=doubts, shape=image.shape)
+        if isinstance(found, str):
+            return found
+        residual = np.zeros(self.grid.shape, np.float32)
+        residual[region] = found.residual
+        return replace(found, residual=residual)
 
     def accepted(self) -> Accepted:
         """The label map with everything the replay store and the learner want to know."""

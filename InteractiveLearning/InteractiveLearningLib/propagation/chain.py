@@ -26,10 +26,17 @@ def signed_distance(mask: npt.NDArray[np.bool_], spacing: tuple[float, float]) -
     """Distance to the border of a mask (h, w), positive inside, in units of the smaller spacing, within +-30."""
     if not mask.any():
         return np.full(mask.shape, -FAR, np.float32)
-    unit = np.asarray(spacing) / min(spacing)
     padded = np.pad(mask, 1, mode="edge")
-    outside = ndimage.distance_transform_edt(~mask, sampling=unit)
-    inside = ndimage.distance_transform_edt(padded, sampling=unit)[1:-1, 1:-1] if not padded.all() else FAR
+    unit = np.asarray(spacing) / min(spacing)
+    if unit.max() < 1.01:  # as good as isotropic, where OpenCV is ten times faster
+        outside, inside = (
+            cv2.distanceTransform(m.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
+            for m in (~padded, padded)
+        )
+    else:
+        outside, inside = (ndimage.distance_transform_edt(m, sampling=unit)[1:-1, 1:-1] for m in (~padded, padded))
+    if mask.all():
+        inside = np.full(mask.shape, FAR)
     return np.clip(np.where(mask, inside - 0.5, 0.5 - outside), -FAR, FAR).astype(np.float32)
 
 

@@ -65,7 +65,8 @@ def relax(unary: Array, pictures: npt.NDArray[np.uint8], spacing: tuple[float, f
         pull = unary.copy()
         for axis in range(3):
             dual[axis] += rate * np.diff(ahead, axis=axis)
-            np.clip(dual[axis], -weights[axis], weights[axis], out=dual[axis])
+            np.minimum(dual[axis], weights[axis], out=dual[axis])
+            np.maximum(dual[axis], -weights[axis], out=dual[axis])
             first = [slice(None)] * 3
             last = [slice(None)] * 3
             first[axis], last[axis] = slice(0, -1), slice(1, None)

@@ -31,6 +31,7 @@ RASTER = 16
 BEYOND_LIMIT = 3
 # Without limits nothing is looked for farther away from the outermost outline than this.
 FARTHEST = 64
+FADED = 3.0
 # A correction moves no border by more than this many pixels.
 DEEP = 10.0
 # How far, in mm, what was wrong with a model's mask in one slice is wrong in the next ones too.
@@ -218,26 +219,36 @@ class _Work:
             evidence = intensity_evidence(self.stack.pictures, outlined, targets)
             unary = unary + np.float32(EVIDENCE) * evidence
         if method == "smooth":
-            probability = self._smoothed(unary, self.stack.pictures[targets.start : targets.stop])
+            # Half the steps are enough to see whether smoothing pays.
+            steps = 80 if len(targets) == self.count else 40
+            probability = self._smoothed(unary, self.stack.pictures[targets.start : targets.stop], steps)
         else:
             probability = 1 / (1 + np.exp(-np.clip(unary, -30, 30)))
         return self._within(probability, targets), chained.difference, chained.distance
 
-    def _smoothed(self, unary: Array, pictures: npt.NDArray[np.uint8]) -> Array:
+    def _smoothed(self, unary: Array, pictures: npt.NDArray[np.uint8], steps: int) -> Array:
         """Relaxed where anything is open; far outside nothing changes, and it would take most of the time."""
         probability = np.zeros_like(unary)
         found = np.nonzero((unary > -4).any(axis=0))
         if found[0].size:
             window = (slice(None), *(slice(max(int(a.min()) - 3, 0), int(a.max()) + 4) for a in found))
-            probability[window] = relax(np.ascontiguousarray(unary[window]), pictures[window], self.spacing)
+            probability[window] = relax(np.ascontiguousarray(unary[window]), pictures[window], self.spacing, steps)
         return probability
 
     def _corrected(self, outlined: dict[int, Mask], targets: range) -> tuple[Array, Array, npt.NDArray]:
         corrections = {n: self._correction(n) for n in outlined}
-        chained = chain(self.stack, corrections, targets, reach=self.reach)
-        distance = self.prior[targets.start : targets.stop] + chained.value
-        probability = 1 / (1 + np.exp(-np.clip(distance, -30, 30)))
-        return self._within(probability, targets), chained.difference, chained.distance
+        # Three times as far as its reach, a correction has faded to 1 %: no need to register anything beyond.
+        near = [n for n in targets if min(abs(n - m) for m in outlined) <= FADED * self.reach]
+        value = self.prior[targets.start : targets.stop].copy()
+        difference = np.zeros_like(value)
+        distance = np.asarray([min(abs(n - m) for m in outlined) for n in targets])
+        if near:
+            chained = chain(self.stack, corrections, near, reach=self.reach)
+            rows = np.asarray(near) - targets.start
+            value[rows] += chained.value
+            difference[rows] = chained.difference
+        probability = 1 / (1 + np.exp(-np.clip(value, -30, 30)))
+        return self._within(probability, targets), difference, distance
 
     def _correction(self, n: int) -> Array:
         """What is to be added to the model's signed distance in an outlined slice."""
