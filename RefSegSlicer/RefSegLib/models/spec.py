@@ -9,6 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Positive = Annotated[float, Field(gt=0)]
 Size = Annotated[int, Field(ge=1)]
+Spacing = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Millimeters = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class _Value(BaseModel):
@@ -28,7 +31,7 @@ class Label(_Value):
 
     value: Annotated[int, Field(ge=1, le=65535)]
     name: Annotated[str, Field(min_length=1)]
-    color: tuple[float, float, float]
+    color: tuple[Share, Share, Share]
     category: Code = Code(value="123037004", meaning="Anatomical Structure")
     type: Code | None = None
     modifier: Code | None = None
@@ -45,6 +48,14 @@ class Normalization(_Value):
     kind: Literal["percentile", "zscore", "window"] = "percentile"
     low: float = 0.5
     high: float = 99.5
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Normalization:
+        if self.kind != "zscore" and not self.low < self.high:
+            raise ValueError(f"low ({self.low:g}) must be below high ({self.high:g})")
+        if self.kind == "percentile" and not 0 <= self.low < self.high <= 100:
+            raise ValueError(f"percentiles lie in 0..100, not {self.low:g}..{self.high:g}")
+        return self
 
     def __call__(self, array: np.ndarray) -> np.ndarray:
         """Normalize (channel, k, j, i); returns float32 of the same shape."""
@@ -68,11 +79,17 @@ class TemplateBox(_Value):
     mirrored: the network sees this box flipped left to right (it then learns one side only).
     """
 
-    lower: tuple[float, float, float]
-    upper: tuple[float, float, float]
+    lower: tuple[Millimeters, Millimeters, Millimeters]
+    upper: tuple[Millimeters, Millimeters, Millimeters]
     side: Literal["left", "right"] | None = None
     offset: int = 0
     mirrored: bool = False
+
+    @model_validator(mode="after")
+    def _ordered(self) -> TemplateBox:
+        if not all(low < high for low, high in zip(self.lower, self.upper, strict=True)):
+            raise ValueError(f"the box {self.lower}..{self.upper} is empty")
+        return self
 
 
 class Region(_Value):
@@ -109,7 +126,7 @@ class SegmenterSpec(_Value):
     dimensions: Literal[2, 3] = 3
     channels: Annotated[tuple[str, ...], Field(min_length=1)]
     labels: Annotated[tuple[Label, ...], Field(min_length=1)]
-    spacing: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]]
+    spacing: tuple[Spacing, Spacing, Spacing]
     patch: tuple[Size, Size, Size]
     aligned: bool = True
     normalization: Normalization = Normalization()
@@ -122,7 +139,8 @@ class SegmenterSpec(_Value):
             raise ValueError("labels must be numbered 1, 2, 3, ... in order (they are the output channels)")
         if self.dimensions == 2 and self.patch[0] != 1:
             raise ValueError("patch[0] must be 1 for a network that sees single slices")
-        if (self.region.kind == "template") != bool(self.region.boxes and self.region.template):
+        given = {bool(self.region.template), bool(self.region.boxes)}
+        if given != {self.region.kind == "template"}:
             raise ValueError("a template region needs a template and at least one box, any other region neither")
         return self
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,8 @@ class Grid:
     origin: LPS position in mm of the center of voxel (0, 0, 0).
     planar: the file had two axes (PNG, one radiograph); then shape[0] is 1.
 
-    Raises BadInput if the grid is empty, flat, or its axes are not perpendicular (gantry tilt must be corrected first).
+    Raises BadInput if the grid is empty, flat, lies nowhere, or its axes are not perpendicular (gantry tilt must be
+    corrected first).
     """
 
     shape: tuple[int, int, int]
@@ -48,6 +50,8 @@ class Grid:
             raise BadInput(f"An image of {' x '.join(map(str, self.shape))} voxels holds nothing to segment.")
         if len(self.spacing) != 3 or min(self.spacing) <= 0 or not np.isfinite(self.spacing).all():
             raise BadInput(f"The voxel spacing {self.spacing} mm is not positive; the header of the image is damaged.")
+        if len(self.origin) != 3 or not np.isfinite(self.origin).all():
+            raise BadInput(f"The image lies at {self.origin} mm, which is no place; its header is damaged.")
         if direction.shape != (3, 3) or not np.allclose(direction @ direction.T, np.eye(3), atol=1e-3):
             raise BadInput(
                 "The axes of the image are not perpendicular (a tilted gantry, or a damaged header). "
@@ -103,12 +107,12 @@ class Grid:
         if self.planar:
             return self
         direction = np.asarray(self.direction)
-        # Greedy is exact here: for perpendicular axes within 45 degrees the largest component decides.
-        order, free = [0, 0, 0], {0, 1, 2}
-        for axis in np.argsort(-np.abs(direction).max(axis=1)):
-            world = max(free, key=lambda w: abs(direction[axis, w]))
-            free.discard(world)
-            order[2 - world] = int(axis)  # array axis k is S (world 2), j is P (1), i is L (0)
+        # Array axis k is S (world 2), j is P (1), i is L (0). Of equally good orders the first, the present one, stays:
+        # an upright grid is not turned again.
+        order = max(
+            permutations(range(3)),
+            key=lambda order: round(sum(abs(direction[axis, 2 - place]) for place, axis in enumerate(order)), 6),
+        )
         signs = [np.sign(direction[axis, 2 - place]) or 1.0 for place, axis in enumerate(order)]
         corner = np.zeros(3)
         for axis, sign in zip(order, signs, strict=True):

@@ -14,7 +14,7 @@ from RefSegLib.models.spec import Label
 from RefSegLib.volume.dicom import read_series, read_single
 from RefSegLib.volume.files import FLAT, case_name, image_files, is_whole, suffix_of, write_whole
 from RefSegLib.volume.grid import Grid
-from RefSegLib.volume.resample import grid_of, to_sitk
+from RefSegLib.volume.resample import grid_of, storable, to_sitk
 from RefSegLib.volume.segmentation_file import merged_layers, named_segments
 from RefSegLib.volume.volume import LabelMap, Volume
 
@@ -29,7 +29,8 @@ def read_image(path: Path | str, series: str | None = None) -> Volume:
     """An image from a NIfTI, NRRD, MetaImage, DICOM, PNG, JPEG, TIFF or BMP file, or a folder of one DICOM series.
 
     series: the description (or a part of it, or the number) of the DICOM series to take, where a folder holds several.
-    Color files come as three channels. Flat files lie on a planar grid of one slice. ITK reads NaN in NIfTI files as 0.
+    Color files come as three channels, opacity is left out. Flat files lie on a planar grid of one slice. ITK reads
+    NaN in NIfTI files as 0.
 
     Raises BadInput for anything that is not one whole three-dimensional or flat image of real numbers.
     """
@@ -38,7 +39,11 @@ def read_image(path: Path | str, series: str | None = None) -> Volume:
     if "complex" in image.GetPixelIDTypeAsString():
         raise BadInput(f"'{path}' holds complex numbers. Save their magnitude as an image first.")
     array = sitk.GetArrayFromImage(image)
-    return Volume(_channels_first(array[None] if image.GetDimension() == 2 else array), _grid(image))
+    array = _channels_first(array[None] if image.GetDimension() == 2 else array)
+    if suffix_of(path) in FLAT and len(array) in (2, 4):
+        array = array[:-1]  # opacity
+    # ITK makes three channels of a gray BMP file.
+    return Volume(array[:1] if suffix_of(path) == ".bmp" and _is_gray(array) else array, _grid(image))
 
 
 def read_labels(path: Path | str) -> LabelMap:
@@ -55,7 +60,9 @@ def read_labels(path: Path | str) -> LabelMap:
     array = sitk.GetArrayFromImage(image)
     values = array[None] if image.GetDimension() == 2 else array
     if values.ndim == 4:
-        values = merged_layers(path, image, values)
+        colors = _channels_first(values)[:3]
+        flat = suffix_of(path) in FLAT and _is_gray(colors)  # a mask that a painting program saved as a color image
+        values = colors[0] if flat else merged_layers(path, image, values)
     if values.dtype.kind == "f" and not np.array_equal(values, np.round(values)):
         raise BadInput(f"'{path}' is no mask: it holds fractions. A mask holds whole numbers, one per structure.")
     if values.dtype.kind not in "fiu":
@@ -111,10 +118,13 @@ def _read(path: Path) -> sitk.Image:
 
 
 def _channels_first(array: npt.NDArray) -> npt.NDArray:
-    """(k, j, i) or (k, j, i, channel) to (channel, k, j, i); an opacity channel is left out."""
-    if array.ndim == 3:
-        return array[None]
-    return np.ascontiguousarray(np.moveaxis(array[..., : 3 if array.shape[-1] == 4 else None], -1, 0))
+    """(k, j, i) or (k, j, i, channel) to (channel, k, j, i)."""
+    return array[None] if array.ndim == 3 else np.ascontiguousarray(np.moveaxis(array, -1, 0))
+
+
+def _is_gray(array: npt.NDArray) -> bool:
+    """Whether (channel, k, j, i) are the three equal colors of a gray image."""
+    return len(array) == 3 and bool((array[:1] == array[1:]).all())
 
 
 def _grid(image: sitk.Image) -> Grid:
@@ -127,17 +137,21 @@ def _grid(image: sitk.Image) -> Grid:
 def _image(array: npt.NDArray, grid: Grid, path: Path, vector: bool = False) -> sitk.Image:
     """The SimpleITK image of an array (k, j, i) or (k, j, i, channel); flat if the grid or the format is."""
     suffix = suffix_of(path)
+    array = storable(array)
     if suffix in FLAT:
         if grid.shape[0] > 1:
             raise BadInput(f"'{path}' cannot be written: {suffix} holds one slice, not {grid.shape[0]}. Use .nii.gz.")
         if array.dtype.name not in _FLAT_TYPES.get(suffix, _TIFF_TYPES):
             raise BadInput(f"'{path}' cannot be written: {suffix} does not hold {array.dtype} values. Use .nii.gz.")
+        if vector and array.shape[-1] != 3:
+            raise BadInput(f"'{path}' cannot be written: {suffix} holds 1 or 3 channels, not {array.shape[-1]}.")
     elif not grid.planar:
         if not vector:
             return to_sitk(array, grid)
         return sitk.Compose([to_sitk(array[..., channel], grid) for channel in range(array.shape[-1])])
-    image = sitk.GetImageFromArray(np.ascontiguousarray(array[0]), isVector=vector)
+    image = sitk.GetImageFromArray(array[0], isVector=vector)
     image.SetSpacing(grid.spacing[:0:-1])
-    image.SetOrigin(grid.origin[:2])
-    image.SetDirection(np.asarray(grid.direction)[:0:-1, :2].T.ravel())
+    if grid.planar:  # any other slice lies in space, which a flat file cannot tell
+        image.SetOrigin(grid.origin[:2])
+        image.SetDirection(np.asarray(grid.direction)[:0:-1, :2].T.ravel())
     return image

@@ -12,11 +12,17 @@ from RefSegLib.volume.volume import LabelMap, Volume
 
 def to_sitk(array: npt.NDArray, grid: Grid) -> sitk.Image:
     """A SimpleITK image of one channel (k, j, i) on `grid`."""
-    image = sitk.GetImageFromArray(np.ascontiguousarray(array))
+    image = sitk.GetImageFromArray(storable(array))
     image.SetSpacing(grid.spacing[::-1])
     image.SetOrigin(grid.origin)
     image.SetDirection(tuple(np.asarray(grid.direction)[::-1].T.ravel()))
     return image
+
+
+def storable(array: npt.NDArray) -> npt.NDArray:
+    """The same values in a type that ITK knows: bool as uint8, float16 as float32, foreign byte order as the own."""
+    known = {"b1": np.uint8, "f2": np.float32}.get(array.dtype.str[1:], array.dtype.newbyteorder("="))
+    return np.ascontiguousarray(array, known)
 
 
 def grid_of(image: sitk.Image) -> Grid:
