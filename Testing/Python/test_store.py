@@ -15,6 +15,7 @@ from RefSegLib.errors import BadInput, RefSegError
 from RefSegLib.models import store as store_module
 from RefSegLib.models.spec import Label, Network, SegmenterSpec
 from RefSegLib.models.store import ModelStore
+from RefSegLib.resources import resource
 from small_disk import a_small_disk, no_file_larger_than
 
 FORKED = multiprocessing.get_context("fork")
@@ -34,6 +35,12 @@ def a_spec(name="heart"):
 def weights(seed=0, size=500):
     rng = np.random.default_rng(seed)
     return {"w": rng.normal(size=size).astype(np.float32), "half": rng.normal(size=(3, 2)).astype(np.float16)}
+
+
+@pytest.fixture(autouse=True)
+def nothing_ships(tmp_path, monkeypatch):
+    """The models that really ship are none of these tests' business."""
+    monkeypatch.setattr(store_module, "resource", lambda name: tmp_path / "no resources" / name)
 
 
 @pytest.fixture
@@ -389,20 +396,26 @@ def test_a_writer_killed_at_any_moment_leaves_nothing_half_written(a_store):
             version = ModelStore(a_store.home).add(a_spec(), weights(size=200_000), weights(1))
             ModelStore(a_store.home).activate("heart", version.version)
 
-    rng, seen = random.Random(0), 0
+    rng, seen = random.Random(0), set()
+
+    def look():
+        for version in set(a_store.versions("heart") if a_store.names() else ()) - seen:
+            a_store.verify("heart", version)
+            seen.add(version)
+
     for _ in range(20):
         process = FORKED.Process(target=write_for_ever)
         process.start()
-        time.sleep(rng.uniform(0.005, 0.12))
+        end = time.monotonic() + rng.uniform(0.005, 0.12)
+        while time.monotonic() < end:  # a reader beside the writer sees whole versions only, too
+            look()
         process.kill()
         process.join()
-        if a_store.names():
-            versions = everything_in(a_store)
-            assert len(versions) >= seen
-            seen = len(versions)
-            if (a_store.root / "heart" / "active").exists():
-                assert a_store.load("heart").version in versions
-    assert seen > 3, "the writer was killed before it wrote anything; the test shows nothing"
+        look()
+        if (a_store.root / "heart" / "active").exists():
+            assert a_store.load("heart").version in seen
+    assert len(seen) > 3, "the writer was killed before it wrote anything; the test shows nothing"
+    assert set(everything_in(a_store)) == seen
     version = a_store.add(a_spec(), weights())
     a_store.activate("heart", version.version)
     assert leftovers(a_store) == [], "what killed writers left is cleared away by the next one"
@@ -457,3 +470,11 @@ def test_when_a_file_cannot_be_written_to_its_end_nothing_changes(a_store):
         a_store.add(a_spec(), weights(size=200_000))
     assert everything_in(a_store) == ["1"]
     assert leftovers(a_store) == []
+
+
+def test_what_really_ships_is_intact(monkeypatch):
+    monkeypatch.setattr(store_module, "resource", resource)
+    if not store_module._shipped():
+        pytest.skip("no model ships in this checkout")
+    for name, folder in store_module._shipped().items():
+        assert store_module.verified(folder, name, folder.name).spec.name == name
