@@ -113,11 +113,15 @@ def test_hovering_is_no_click_and_a_point_is_taken_once(a_case):
     """As in the application: a point appears under the mouse, follows it, and is set down."""
     a_case.start()
     node = a_case.logic.clickNodes[True]
-    node.AddNControlPoints(1)
+    hovering, placed = slicer.vtkMRMLMarkupsNode.PositionPreview, slicer.vtkMRMLMarkupsNode.PositionDefined
+    modified = node.StartModify()
+    node.AddControlPointWorld(*a_case.world((1, 1, 1)), "")
+    node.SetNthControlPointPosition(0, *a_case.world((1, 1, 1)), hovering)
+    node.EndModify(modified)
     for index in ((2, 2, 2), (5, 6, 7)):
-        node.SetNthControlPointPosition(0, *a_case.world(index), slicer.vtkMRMLMarkupsNode.PositionPreview)
+        node.SetNthControlPointPosition(0, *a_case.world(index), hovering)
         assert not prompts(a_case, Click)
-    node.SetNthControlPointPosition(0, *a_case.world((7, 8, 9)), slicer.vtkMRMLMarkupsNode.PositionDefined)
+    node.SetNthControlPointPosition(0, *a_case.world((7, 8, 9)), placed)
     node.Modified()
     (click,) = prompts(a_case, Click)
     assert np.allclose(a_case.logic.session.grid.to_index(click.point), (7, 8, 9), atol=1e-4)
@@ -178,6 +182,35 @@ def test_segments_that_are_not_of_the_session_keep_every_voxel(a_case):
     a_case.logic.usePaintedSlices()
     assert np.array_equal(a_case.voxels(mine), overlapping)
     a_case.check_node_shows_session()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_any_box_of_any_label_map_is_written_whatever_lies_around(an_empty_scene, seed):
+    """Three segments of ours, two of somebody else, one of them overlapping, in as many images as Slicer likes."""
+    rng = np.random.default_rng(seed)
+    grid = Grid((9, 10, 11), (1.5, 1.0, 1.0), TURN)
+    volume = addVolume(an_empty_scene, grid)
+    node = an_empty_scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "masks")
+    mrml.prepareSegmentation(node, volume)
+    order = rng.permutation(["a", "b", "c", "beside", "across"]).tolist()
+    for name in order:
+        node.GetSegmentation().AddEmptySegment(name, name)
+    whole = rng.integers(0, 5, grid.shape)
+    foreign = {"beside": whole == 4, "across": rng.random(grid.shape) < 0.3}
+    for name, mask in foreign.items():
+        slicer.util.updateSegmentBinaryLabelmapFromArray(mask.astype(np.uint8), node, name, volume)
+    values = {"a": 2, "b": 1, "c": 7}
+    shown = np.zeros(grid.shape, np.uint8)
+    for _ in range(12):
+        lower = rng.integers(0, np.array(grid.shape) - 1)
+        upper = [int(rng.integers(low + 1, n + 1)) for low, n in zip(lower, grid.shape, strict=True)]
+        box = tuple(map(slice, lower, upper))
+        shown[box] = rng.choice([0, *values.values()], shown[box].shape)
+        segments.writeBox(shown, (lower, upper), node, volume, values)
+        for name, value in values.items():
+            assert np.array_equal(mrml.segmentArray(node, name, volume), shown == value), name
+        for name, mask in foreign.items():
+            assert np.array_equal(mrml.segmentArray(node, name, volume), mask), name
 
 
 def test_only_the_changed_box_is_written(a_case, monkeypatch):
