@@ -27,7 +27,7 @@ Kind = Literal["clicks", "slices"]
 JITTER = 2
 WRONG_SIGN = 0.05
 # The border an imprecise hand draws wanders by so many pixels (standard deviation), smoothly.
-WANDER = 0.7
+WANDER = 0.55
 
 
 @dataclass

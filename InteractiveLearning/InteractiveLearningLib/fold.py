@@ -16,7 +16,7 @@ from RefSegLib.volume.grid import Grid
 from InteractiveLearningLib.prompts import Box, Click, Limits, Outline, Prompt, Scribble
 from InteractiveLearningLib.propagation import FlowCache, fuse, propagate
 from InteractiveLearningLib.propagation.propagate import FARTHEST, MARGIN, RASTER, ProxyMask
-from InteractiveLearningLib.scene import LabelResult, LabelState, Mask, Pin, Region, Scene, SliceKey, on_slice
+from InteractiveLearningLib.scene import LabelResult, LabelState, Mask, Pin, Region, Scene, SliceKey, Voxel, on_slice
 from InteractiveLearningLib.slices import slice_mask
 
 # A model's own opinion is worth this share of its margin when somebody learns from it; what clicks changed, more.
@@ -87,7 +87,8 @@ def _clicked(
     prior = scene.prior(value, tuple(slice(i, i + 1) if a == axis else slice(None) for a, i in enumerate([index] * 3)))
     probability = None if prior is None else prior.squeeze(axis)
     plane = tuple(scene.grid.spacing[a] for a in others)
-    after = slice_mask(scene.image[at], probability, clicks, before, (), plane)
+    nearest = None if before.any() else _distance_to(labels == value, pins[-1].voxel, scene.grid.spacing, min(plane))
+    after = slice_mask(scene.image[at], probability, clicks, before, (), plane, nearest)
     state = replace(state, pins=(*kept, *pins))
     if key in state.outlines:
         return replace(state, outlines=dict(state.outlines) | {key: after})
@@ -95,6 +96,15 @@ def _clicked(
     added, removed = state.changes.get(key, (nothing, nothing))
     added, removed = (added | (after & ~before)) & after, (removed | (before & ~after)) & ~after
     return replace(state, changes=dict(state.changes) | {key: (added, removed)})
+
+
+def _distance_to(mask: Mask, voxel: Voxel, spacing: tuple[float, float, float], unit: float) -> float | None:
+    """How far a voxel is from a mask, in units of `unit` mm; None if there is nothing of it within 16 voxels."""
+    near = tuple(slice(max(v - 16, 0), v + 17) for v in voxel)
+    places = np.argwhere(mask[near]) + [s.start for s in near]
+    if not len(places):
+        return None
+    return float(np.sqrt((((places - voxel) * spacing) ** 2).sum(axis=1).min())) / unit
 
 
 def working_region(scene: Scene, value: int, state: LabelState) -> Region:

@@ -31,12 +31,14 @@ def slice_mask(
     previous: Mask | None = None,
     neighbors: Sequence[Mask] = (),
     spacing: tuple[float, float] = (1.0, 1.0),
+    nearest: float | None = None,
 ) -> Mask:
     """The mask of a slice after clicks (row, column, positive), in the order they were made.
 
     image: (h, w). probability: a model's, in 0..1, or None; the walker sees it as a second picture. previous: the mask
     that is corrected; where there is none, what the neighboring slices have in common stands in for it, and where there
-    are none either, the first clicks make the mask. spacing: mm of a pixel.
+    are none either, the first clicks make the mask. spacing: mm of a pixel. nearest: how many pixels away the structure
+    is in other slices, where this one shows none of it; then a click adds about as much and no more.
 
     A positive click adds the region around it up to the edges of the image, a negative one removes it; a click that the
     mask already obeys changes nothing, and one at distance d from the border changes nothing farther than about 2 d
@@ -51,11 +53,11 @@ def slice_mask(
         if not (0 <= row < image.shape[0] and 0 <= column < image.shape[1]):
             raise BadInput(f"The click at row {row}, column {column} lies outside the slice of {image.shape} pixels.")
     mask = _start(image.shape, previous, neighbors, probability)
-    if not mask.any():
+    if not mask.any() and nearest is None:
         mask = _from_nothing(image, probability, points, spacing)
     for n, (row, column, positive) in enumerate(points):
         if mask[row, column] != positive:
-            mask = _corrected(image, probability, mask, (row, column), positive, points[:n], spacing)
+            mask = _corrected(image, probability, mask, (row, column), positive, points[:n], spacing, nearest)
     for row, column, positive in points:
         mask[row, column] = positive
     return mask
@@ -139,6 +141,7 @@ def _corrected(
     positive: bool,
     earlier: Sequence[tuple[int, int, bool]],
     spacing: tuple[float, float],
+    nearest: float | None,
 ) -> Mask:
     """One click that the mask contradicts. A removal is an addition to the background, so both are the same code."""
     growing = mask if positive else ~mask
@@ -148,8 +151,8 @@ def _corrected(
     at = row - window[0].start, column - window[1].start
     unit = np.asarray(spacing) / min(spacing)
     # d: how deep in the wrong the click lies. Whoever clicks in the middle of what is wrong means about 2 d.
-    outside = ndimage.distance_transform_edt(~here, sampling=unit)
-    depth = float(outside[at]) if here.any() else float(REACH) / 3
+    outside = ndimage.distance_transform_edt(~here, sampling=unit) if here.any() else np.zeros(here.shape)
+    depth = float(outside[at]) if here.any() else REACH / 3 if nearest is None else nearest
     from_click = np.ones(here.shape, bool)
     from_click[at] = False
     from_click = ndimage.distance_transform_edt(from_click, sampling=unit)

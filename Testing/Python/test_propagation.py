@@ -102,6 +102,15 @@ def test_a_prior_is_corrected_near_the_outline_and_kept_far_away():
     np.testing.assert_array_equal(proxy.mask[24], shifted[24])
 
 
+def test_a_dot_where_the_model_sees_nothing_stays_a_dot_in_the_next_slices():
+    prior = np.where(TRUTH, 0.9, 0.1).astype(np.float32)
+    prior[14] = 0.1
+    dot = np.zeros(SHAPE[1:], bool)
+    dot[40:43, 40:43] = True
+    grown = propagate(IMAGE, 0, {14: dot}, prior=prior, reach=2.0, method="model").mask & ~TRUTH
+    assert grown[13].sum() <= dot.sum()
+
+
 def test_three_good_outlines_overrule_a_model_that_is_wrong():
     prior = np.where(np.roll(TRUTH, 12, axis=2), 0.9, 0.1).astype(np.float32)
     proxy = propagate(IMAGE, 0, outlines(7, 14, 21), limits=LIMITS, prior=prior)

@@ -96,3 +96,10 @@ def test_three_points_make_a_curve_and_two_do_not():
     assert outline_through([(10, 10), (10, 30), (30, 20)], TRUTH.shape).sum() > 100
     with pytest.raises(BadInput, match="three"):
         outline_through([(10, 10), (10, 10), (30, 20)], TRUTH.shape)
+
+
+def test_where_a_slice_shows_none_of_a_structure_that_is_near_a_click_adds_about_as_much_as_it_is_far():
+    nothing = np.zeros(TRUTH.shape, bool)
+    near = slice_mask(IMAGE, None, [(45, 50, True)], nothing, nearest=2.0)
+    assert near[45, 50]
+    assert 5 <= near.sum() < 100

@@ -34,6 +34,8 @@ FARTHEST = 64
 FADED = 3.0
 # A correction moves no border by more than this many pixels.
 DEEP = 10.0
+# In a slice where the model sees nothing, its border is taken to be so many pixels away from everywhere.
+UNSEEN = np.float32(6.0)
 # How far, in mm, what was wrong with a model's mask in one slice is wrong in the next ones too.
 CORRECTION_REACH = 4.0
 EVIDENCE = 0.3
@@ -179,7 +181,10 @@ class _Work:
         self.given = limits
         self.prior = None
         if prior is not None:
-            self.prior = np.stack([signed_distance(s > 0.5, spacing[1:]) for s in prior])
+            shown = prior > 0.5
+            self.prior = np.stack(
+                [signed_distance(s, spacing[1:]) if s.any() else np.full(s.shape, -UNSEEN) for s in shown]
+            )
         self.limits = limits or fading_ends(stack, self.distances, outlined)
 
     def best(self, method: str | None) -> tuple[Array, Array, str, float | None]:
@@ -254,6 +259,10 @@ class _Work:
         """What is to be added to the model's signed distance in an outlined slice."""
         if not self.outlined[n].any():
             return np.full_like(self.prior[n], -max(float(self.prior[n].max()) + 1, 0.0))
+        if self.prior[n].max() <= -UNSEEN:
+            # The model sees nothing here: what is added counts by its own thickness, or a dot would grow into a ball.
+            thickness = float(self.distances[n].max())
+            return np.maximum(self.distances[n] + np.float32(min(UNSEEN, 1.5 * thickness)), 0)
         return np.clip(self.distances[n], -DEEP, DEEP) - np.clip(self.prior[n], -DEEP, DEEP)
 
     def _within(self, probability: Array, targets: range) -> Array:
