@@ -107,7 +107,7 @@ class InteractiveLearningWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
         self.ui.installButton.toolTip = _("Installs {packages}").format(packages=", ".join(self._missing))
         names = []
         if not self._missing:
-            self._guarded(lambda: self.logic.openStore(packages.store(), packages.python()))
+            self._guarded(lambda: self.logic.openStore(packages.store(), packages.python(), packages.environment()))
             names = self.logic.learning.models.names()
         chosen = self._parameterNode.model if self._parameterNode.model in names else (names or [""])[0]
         self.ui.modelSelector.blockSignals(True)

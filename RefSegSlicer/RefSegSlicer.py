@@ -144,7 +144,9 @@ class RefSegSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Start."""
         values = self._parameterNode
         self._message = ""
-        self.logic.runner = self.logic.runner or self.logic.processRunner(packages.python(), packages.store())
+        self.logic.runner = self.logic.runner or self.logic.processRunner(
+            packages.python(), packages.store(), packages.environment()
+        )
         self.job = self._guarded(
             lambda: self.logic.segment(
                 values.inputVolume,

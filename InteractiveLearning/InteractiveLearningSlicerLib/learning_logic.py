@@ -12,12 +12,14 @@ LEAVE_SECONDS = 3.0
 
 
 class LearningLogic:
-    """store: folder of models and accepted cases (None: REFSEG_HOME or ~/.refseg); python: runs the learner."""
+    """store: folder of models and accepted cases (None: REFSEG_HOME or ~/.refseg); python: runs the learner, in
+    `environment` (None: this process's own).
+    """
 
-    def __init__(self, store=None, python=sys.executable):
+    def __init__(self, store=None, python=sys.executable, environment=None):
         from RefSegLib.models.store import ModelStore
 
-        self.models, self.python = ModelStore(store), python
+        self.models, self.python, self._environment = ModelStore(store), python, environment
         self.home = self.models.home
         self._learner = None
 
@@ -41,7 +43,7 @@ class LearningLogic:
         try:
             self._learner = subprocess.Popen(
                 [*command, "--model", model, "--once"],
-                env=python_environment(),
+                env=python_environment(self._environment),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,

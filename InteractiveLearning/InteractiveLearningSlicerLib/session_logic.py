@@ -35,14 +35,14 @@ class SessionLogic:
         self._clicks = self._volumeNode = self._segmentationNode = None
         self._labels = {}
 
-    def openStore(self, store, python):
+    def openStore(self, store, python, environment=None):
         """Models and accepted cases are in `store` from now on (None: the default one); `python` runs the learner."""
         from RefSegLib.models.store import ModelStore
 
         home = ModelStore(store).home
         if self.learning is None or (self.learning.home, self.learning.python) != (home, python):
             self.stopLearner()
-            self.learning = LearningLogic(store, python)
+            self.learning = LearningLogic(store, python, environment)
 
     def stopLearner(self):
         """End the learner's process, if there is one."""

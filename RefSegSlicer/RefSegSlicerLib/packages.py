@@ -49,6 +49,11 @@ def python() -> str:
     return chosen or shutil.which("PythonSlicer") or sys.executable
 
 
+def environment() -> dict[str, str] | None:
+    """What a chosen Python starts with: Slicer's own libraries would break it. None (inherit) for Slicer's own."""
+    return slicer.util.startupEnvironment() if slicer.util.settingsValue(PYTHON_KEY, "") else None
+
+
 def store() -> str | None:
     """The folder of models and accepted cases in the settings, or None for REFSEG_HOME or ~/.refseg."""
     return slicer.util.settingsValue(STORE_KEY, "") or None

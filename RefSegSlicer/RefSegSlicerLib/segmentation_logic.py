@@ -32,11 +32,11 @@ class SegmentationLogic:
         return SegmentationJob(job, self.scene, volumeNode, outputNode)
 
     @staticmethod
-    def processRunner(python, store):
-        """A runner that starts one process of `python` per image."""
+    def processRunner(python, store, environment=None):
+        """A runner that starts one process of `python` per image, with `environment` (None: this process's own)."""
         from RefSegLib.engine_process import EngineProcess
 
-        return EngineProcess(store, python=python)
+        return EngineProcess(store, python=python, environment=environment)
 
     @staticmethod
     def modelNames(store):

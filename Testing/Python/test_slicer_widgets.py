@@ -228,6 +228,17 @@ def test_slicer_without_its_own_installer_is_asked_through_pip_after_a_question(
     assert installed == ['"no-such-package-at-all>=3"']
 
 
+def test_a_python_of_the_settings_starts_without_slicers_libraries(settings, monkeypatch):
+    assert packages.environment() is None
+    settings.setValue(packages.PYTHON_KEY, "/opt/engine/bin/python")
+    import qt
+
+    before_slicer = qt.QProcessEnvironment()
+    before_slicer.insert("PATH", "/usr/bin")
+    monkeypatch.setattr(slicer.app, "startupEnvironment", lambda: before_slicer)
+    assert packages.python() == "/opt/engine/bin/python" and packages.environment() == {"PATH": "/usr/bin"}
+
+
 # Interactive Learning
 
 

@@ -104,7 +104,7 @@ def _application(application, logic, scene, qt) -> SimpleNamespace:
         settings=qt.QSettings,
         userSettings=qt.QSettings,
         connect=lambda *_: True,
-        startupEnvironment=lambda: dict(os.environ),
+        startupEnvironment=qt.QProcessEnvironment.systemEnvironment,
         setOverrideCursor=application.setOverrideCursor,
         restoreOverrideCursor=application.restoreOverrideCursor,
         folder=folder,  # lives as long as the application
