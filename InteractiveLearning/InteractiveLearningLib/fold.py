@@ -87,7 +87,8 @@ def _clicked(
     prior = scene.prior(value, tuple(slice(i, i + 1) if a == axis else slice(None) for a, i in enumerate([index] * 3)))
     probability = None if prior is None else prior.squeeze(axis)
     plane = tuple(scene.grid.spacing[a] for a in others)
-    nearest = None if before.any() else _distance_to(labels == value, pins[-1].voxel, scene.grid.spacing, min(plane))
+    agreeing = (labels == value) == pins[-1].positive
+    nearest = _distance_to(agreeing, pins[-1].voxel, scene.grid.spacing, min(plane))
     after = slice_mask(scene.image[at], probability, clicks, before, (), plane, nearest)
     state = replace(state, pins=(*kept, *pins))
     if key in state.outlines:

@@ -37,8 +37,8 @@ def slice_mask(
 
     image: (h, w). probability: a model's, in 0..1, or None; the walker sees it as a second picture. previous: the mask
     that is corrected; where there is none, what the neighboring slices have in common stands in for it, and where there
-    are none either, the first clicks make the mask. spacing: mm of a pixel. nearest: how many pixels away the structure
-    is in other slices, where this one shows none of it; then a click adds about as much and no more.
+    are none either, the first clicks make the mask. spacing: mm of a pixel. nearest: how many pixels away, in
+    other slices too, the mask already is what the click wants; a click then changes about as much and no more.
 
     A positive click adds the region around it up to the edges of the image, a negative one removes it; a click that the
     mask already obeys changes nothing, and one at distance d from the border changes nothing farther than about 2 d
@@ -152,7 +152,7 @@ def _corrected(
     unit = np.asarray(spacing) / min(spacing)
     # d: how deep in the wrong the click lies. Whoever clicks in the middle of what is wrong means about 2 d.
     outside = ndimage.distance_transform_edt(~here, sampling=unit) if here.any() else np.zeros(here.shape)
-    depth = float(outside[at]) if here.any() else REACH / 3 if nearest is None else nearest
+    depth = min(float(outside[at]) if here.any() else REACH / 3, np.inf if nearest is None else max(nearest, 1.0))
     from_click = np.ones(here.shape, bool)
     from_click[at] = False
     from_click = ndimage.distance_transform_edt(from_click, sampling=unit)
