@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -16,7 +17,7 @@ from torch import nn
 
 from RefSegLib.errors import BadInput
 from RefSegLib.inference.predict import segment
-from RefSegLib.inference.segmenter import TorchSegmenter
+from RefSegLib.inference.segmenter import OpenVinoSegmenter, Segmenter, TorchSegmenter
 from RefSegLib.models.networks import build_segmenter, build_synthesizer
 from RefSegLib.models.spec import SegmenterSpec
 from RefSegLib.models.store import ModelStore, ModelVersion
@@ -31,6 +32,8 @@ from RefSegLib.training.cases import Case, Sample, by_role, cached_samples, fing
 from RefSegLib.training.fit import best_device, has_bfloat16
 from RefSegLib.training.segmenter import train_segmenter
 from RefSegLib.volume.io import read_image, read_labels
+
+log = logging.getLogger(__name__)
 
 
 def train(
@@ -91,9 +94,8 @@ def train(
         progress=progress.part(0.8, 0.9),
     )
 
-    weights, synthesizer_weights = _arrays(segmenter), _arrays(synthesizer)
     device = best_device()
-    runner = TorchSegmenter(spec, segmenter, device)
+    runner = _runner(spec, segmenter, device)
     reflection = calibrate(
         samples["validation"], runner, Synthesizer(spec, synthesizer), seed=seed, progress=progress.part(0.9, 0.96)
     )
@@ -103,8 +105,8 @@ def train(
     }
     version = store.add(
         spec,
-        weights,
-        synthesizer_weights,
+        _arrays(segmenter),
+        _arrays(synthesizer),
         parent=origin,
         data=data,
         settings={
@@ -151,6 +153,16 @@ def measure(
     return scores
 
 
+def _runner(spec: SegmenterSpec, module: nn.Module, device: torch.device) -> Segmenter:
+    """As load_segmenter would run it: through OpenVINO on a CPU, calibration asks for thousands of predictions."""
+    if device.type == "cpu":
+        try:
+            return OpenVinoSegmenter(spec, module)
+        except Exception as error:  # whatever stops the conversion, torch gives the same labels, only later
+            log.warning("OpenVINO could not take over the network: %s", error)
+    return TorchSegmenter(spec, module, device)
+
+
 def _started(
     build: Callable[[SegmenterSpec], nn.Module], spec: SegmenterSpec, seed: int, weights: dict[str, npt.NDArray] | None
 ) -> nn.Module:
@@ -171,7 +183,4 @@ def _started(
 
 
 def _arrays(module: nn.Module) -> dict[str, npt.NDArray]:
-    """Weights in half precision: half the file. The module takes them over rounded alike, so that scores are theirs."""
-    kept = {name: value.half() if value.is_floating_point() else value for name, value in module.state_dict().items()}
-    module.load_state_dict(kept)
-    return {name: value.cpu().numpy() for name, value in kept.items()}
+    return {name: value.detach().cpu().numpy() for name, value in module.state_dict().items()}
