@@ -1,9 +1,11 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import tomllib
-from conftest import ROOT
+
+ROOT = Path(__file__).parents[2]
 
 # What a client (Slicer) imports; none of it may need torch, which clashes with other extensions' torch.
 CLIENT = [
