@@ -51,7 +51,8 @@ class LearningSettings:
     iterations, seconds: whichever ends first; `patience` iterations without a falling loss end it too.
     rate: of AdamW, reached after `warm_up` iterations, then falling to 0. Chosen on a finished hippocampus network, 30
     iterations on one case, two cases: 1e-5, 3e-5, 1e-4 gained 0.5, 1.4, 2.5 Dice points on that case and changed 16
-    patients of the validation split by 0.0, -0.1, -0.7. A network at its beginning bears much more. batch: patches an iteration, half of the new case.
+    patients of the validation split by 0.0, -0.1, -0.7. A network at its beginning bears much more.
+    batch: patches an iteration, half of the new case.
     trust: weight of an accepted voxel that nobody drew against what the model said before. emphasis: how much more a
     drawn slice counts. capacity: earlier cases replayed. checkpoint: iterations between checkpoints.
     """
