@@ -344,7 +344,7 @@ def test_two_processes_that_meet_a_shipped_model_do_not_clash(a_store, a_shipped
         meeting.wait()
         ModelStore(a_store.home).load("shipped")
 
-    run_all([FORKED.Process(target=use) for _ in range(4)])
+    run_all([FORKED.Process(target=use, daemon=True) for _ in range(4)])
     assert everything_in(a_store, "shipped") == ["1"]
     assert (a_store.root / "shipped" / "active").read_text().split() == ["1"]
     assert leftovers(a_store) == []
@@ -383,7 +383,7 @@ def test_writers_at_the_same_time_get_different_numbers(a_store):
             assert np.array_equal(version.segmenter()["w"], weights(10 * seed + turn)["w"])
             ModelStore(a_store.home).activate("heart", version.version)
 
-    run_all([FORKED.Process(target=write, args=(seed,)) for seed in range(4)])
+    run_all([FORKED.Process(target=write, args=(seed,), daemon=True) for seed in range(4)])
     assert everything_in(a_store) == [str(n) for n in range(1, 17)]
     assert len((a_store.root / "heart" / "active").read_text().split()) >= 4
     assert a_store.active("heart") in a_store.versions("heart")
@@ -403,18 +403,22 @@ def test_a_writer_killed_at_any_moment_leaves_nothing_half_written(a_store):
             a_store.verify("heart", version)
             seen.add(version)
 
-    for _ in range(20):
-        process = FORKED.Process(target=write_for_ever)
+    for turn in range(20):
+        process = FORKED.Process(target=write_for_ever, daemon=True)
+        start, goal = time.monotonic(), len(seen) + turn % 2  # every other time somewhere in its very first version
         process.start()
-        end = time.monotonic() + rng.uniform(0.005, 0.12)
-        while time.monotonic() < end:  # a reader beside the writer sees whole versions only, too
-            look()
-        process.kill()
-        process.join()
+        try:
+            while len(seen) < goal:  # a reader beside the writer sees whole versions only, too
+                assert process.is_alive(), "the writer came to an end by itself"
+                assert time.monotonic() < start + 60, "the writer writes nothing"
+                look()
+            time.sleep(rng.uniform(0, min(max(time.monotonic() - start, 0.05), 1.0)))
+        finally:
+            process.kill()
+            process.join()
         look()
         if (a_store.root / "heart" / "active").exists():
             assert a_store.load("heart").version in seen
-    assert len(seen) > 3, "the writer was killed before it wrote anything; the test shows nothing"
     assert set(everything_in(a_store)) == seen
     version = a_store.add(a_spec(), weights())
     a_store.activate("heart", version.version)
@@ -431,7 +435,7 @@ def test_a_slow_writer_is_not_taken_for_a_dead_one(a_store):
             go_on.wait(30)
             assert (partial / "half").exists()
 
-    process = FORKED.Process(target=write_slowly)
+    process = FORKED.Process(target=write_slowly, daemon=True)
     process.start()
     assert begun.wait(30)
     a_store.add(a_spec(), weights())
