@@ -29,7 +29,9 @@ class Progress:
 
     def part(self, start: float, end: float) -> "Progress":
         """The same listener, for a step that covers start..end of the whole."""
-        return Progress(lambda fraction, message: self.report(start + (end - start) * fraction, message), self.cancelled)
+        return Progress(
+            lambda fraction, message: self.report(start + (end - start) * fraction, message), self.cancelled
+        )
 
 
 SILENT = Progress()
