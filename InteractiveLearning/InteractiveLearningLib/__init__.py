@@ -1,1 +1,1 @@
-"""Prompts, proxy masks, guidance, sessions and learning from accepted cases. Builds on RefSegLib, never the other way round."""
+"""Prompts, proxy masks, guidance, sessions, learning from accepted cases. Builds on RefSegLib, never the reverse."""

@@ -56,3 +56,14 @@ def test_torch_comes_only_with_the_engine():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert not any(line.startswith(("torch", "monai")) for line in project["dependencies"])
     assert any(line.startswith("torch") for line in project["optional-dependencies"]["engine"])
+
+
+def test_every_package_and_every_shipped_file_goes_into_the_distribution():
+    setup = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    listed = set(setup["packages"])
+    for name, folder in setup["package-dir"].items():
+        for init in (ROOT / folder).rglob("__init__.py"):
+            assert ".".join((name, *init.relative_to(ROOT / folder).parts[:-1])) in listed
+    shipped = {f for pattern in setup["package-data"]["RefSegResources"] for f in (ROOT / "Resources").glob(pattern)}
+    present = {f for f in (ROOT / "Resources").rglob("*") if f.suffix != ".py" and "__pycache__" not in f.parts}
+    assert present - shipped <= {f for f in present if f.is_dir()}
