@@ -18,7 +18,7 @@ Region = tuple[slice, slice, slice]
 
 @dataclass(frozen=True)
 class Scene:
-    """What never changes in a session.
+    """Image and model of a session.
 
     image: one channel (k, j, i). probabilities: uint8 (outputs, k, j, i), 255 is certain, background first; or None.
     base: the label map of the model, (k, j, i). Output n + 1 belongs to values[n].
@@ -38,6 +38,25 @@ class Scene:
         given = self.probabilities[(self.values.index(value) + 1, *region)].astype(np.float32) / 255
         shown = self.base[region] == value
         return np.where(shown, np.maximum(given, 0.51), np.minimum(given, 0.49)).astype(np.float32)
+
+    def limited(self, limits: Mapping[int, Mapping[int, tuple[int, int]]]) -> Scene:
+        """The scene once {label: {axis: (first, last slice)}} are known: beyond its limits a label's probability goes
+        to the others in proportion. Without this a gap would open where one part of a structure ends too late."""
+        if self.probabilities is None or not any(limits.values()):
+            return self
+        probabilities = self.probabilities.copy()
+        for value, spans in limits.items():
+            own = self.values.index(value) + 1
+            for axis, (low, high) in spans.items():
+                for beyond in (slice(0, low), slice(high + 1, None)):
+                    at = tuple(beyond if a == axis else slice(None) for a in range(3))
+                    part = probabilities[(slice(None), *at)].astype(np.uint16)
+                    rest = 255 - part[own]
+                    part[own] = 0
+                    part[0, rest == 0] = 255
+                    shared = np.minimum(part * 255 // np.maximum(rest, 1), 255)
+                    probabilities[(slice(None), *at)] = np.where(rest > 0, shared, part)
+        return scene_of(self.image, self.grid, self.values, probabilities)
 
 
 @dataclass(frozen=True)

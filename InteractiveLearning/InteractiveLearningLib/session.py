@@ -81,7 +81,8 @@ class Session:
         given = created["model_probabilities"]
         probabilities = None if given is None else load_array(folder, given)
         self.volume = Volume(image, self.grid)
-        self._scene = scene_of(image[created["channel"]], self.grid, tuple(self.structures), probabilities)
+        self._model = scene_of(image[created["channel"]], self.grid, tuple(self.structures), probabilities)
+        self._scene = self._model  # with what the limits of all labels say
         self._labels = self._scene.base.copy()
         self._states: dict[int, LabelState] = {value: LabelState() for value in self.structures}
         self._done: list[_Step] = []
@@ -307,6 +308,8 @@ class Session:
         value = self._known(prompt.label)
         before = self._states[value]
         after = said(self._scene, value, before, prompt, self._labels)
+        if isinstance(prompt, Limits):
+            self._limit(self._states | {value: after})
         result = mask_of(self._scene, value, after, self._flows)
         region = result.region
         neighbors = [self.result(v) for v, state in self._states.items() if v != value and state.said]
@@ -314,7 +317,11 @@ class Session:
         free = (old == 0) | (old == value)
         free &= ~disputed(result, neighbors)
         free |= taken_over(prompt, self._labels, result, value, self.grid)
-        new = np.where(result.mask & free, self._labels.dtype.type(value), np.where(old == value, 0, old))
+        left = np.where(old == value, 0, old)
+        if isinstance(prompt, Limits):  # what the limits take from this label goes to the next likeliest
+            next_ = self._scene.base[region]
+            left = np.where((old == value) & (next_ != value), next_, left)
+        new = np.where(result.mask & free, self._labels.dtype.type(value), left)
         inner, bounds = difference(old, new, region)
         self._done.append(_Step(prompt, before, inner, self._labels[inner].copy()))
         self._states[value] = after
@@ -325,8 +332,14 @@ class Session:
     def _take_back(self) -> Bounds | None:
         step = self._done.pop()
         self._states[step.prompt.label] = step.state
+        if isinstance(step.prompt, Limits):
+            self._limit(self._states)
         self._labels[step.region] = step.before
         return bounds_of(step.region)
+
+    def _limit(self, states: Mapping[int, LabelState]) -> None:
+        self._scene = self._model.limited({value: state.limits for value, state in states.items()})
+        self._results.clear()
 
 
 def border(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:

@@ -1,20 +1,22 @@
 """`evaluate`: what it writes is what was measured, on the grid of the case."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 from RefSegLib.errors import BadInput, Cancelled
 from RefSegLib.evaluation import evaluate, summarize
+from RefSegLib.inference.segmenter import load_segmenter
 from RefSegLib.models.spec import Label, Network, SegmenterSpec
+from RefSegLib.models.store import ModelStore
 from RefSegLib.progress import Progress
 from RefSegLib.quality.shifts import parse
+from RefSegLib.reflection.reflect import reflect
 from RefSegLib.reflection.settings import ReflectionSettings
-from RefSegLib.synthesis.synthesizer import Synthesizer
+from RefSegLib.synthesis.synthesizer import Synthesizer, load_synthesizer
 from RefSegLib.training.cases import pair_cases
 from RefSegLib.volume.grid import Grid
-from RefSegLib.volume.io import write_image, write_labels
+from RefSegLib.volume.io import read_image, write_image, write_labels
 from RefSegLib.volume.volume import LabelMap, Volume
 from torch import nn
 
@@ -162,4 +164,22 @@ def test_the_same_shift_is_seen_by_every_run(cases):
         for _ in range(2)
     )
     assert [r["dice"] for r in once] == [r["dice"] for r in again]
-    assert Path(cases[0].image).exists()
+
+
+def test_the_shipped_model_rescues_an_inverted_hippocampus_and_names_a_heart(shared_data, tmp_path):
+    version = ModelStore(tmp_path).load("hippocampus")
+    segmenter, synthesizer = load_segmenter(version, "cpu"), load_synthesizer(version)
+    settings = ReflectionSettings.model_validate(version.manifest.reflection)
+    folder = shared_data / "msd_hippocampus"
+    case = next(c for c in pair_cases(folder / "images", folder / "labels") if c.role == "validation")
+    found = evaluate(segmenter, synthesizer, settings, [case], shifts=[parse("invert:5")])["cases"]
+    dices = {(r["method"], r["shift"]): np.mean(list(r["dice"].values())) for r in found}
+    assert dices["reflect", None] > 0.8
+    assert dices["none", "invert:5"] < 0.3
+    assert dices["reflect", "invert:5"] > 0.8
+    for row in found:
+        for name, guess in row["estimated_dice"].items():
+            assert guess is None or abs(guess - row["dice"][name]) < 0.15
+    heart = read_image(shared_data / "acdc" / "images" / "patient001_frame01.nii.gz").array[:, :, 60:120, 60:120]
+    reflection = reflect(version.spec.normalization(heart), segmenter, synthesizer, settings)
+    assert "does not look like" in reflection.reason

@@ -16,6 +16,7 @@ from InteractiveLearningLib.session import Session
 from RefSegLib.errors import BadInput, RefSegError
 from RefSegLib.quality.metrics import dice
 from RefSegLib.volume.volume import Volume
+from scipy import ndimage
 
 
 @pytest.fixture
@@ -79,6 +80,22 @@ def test_a_click_inside_another_label_moves_voxels_from_it(session):
     assert session.labels().array[10, 22, 23] == 2
     session.apply(click(10, 22, 23, True, 1))
     assert session.labels().array[10, 22, 23] == 1
+
+
+def test_what_limits_take_from_one_label_goes_to_the_next_likeliest_and_stays_there(session):
+    before = session.labels().array
+    beyond = (before == 1) & (np.arange(before.shape[2]) > 19)
+    inside = beyond & ndimage.binary_erosion(before > 0, iterations=3)
+    assert inside.any()
+    session.apply(Limits.on(OBLIQUE, 2, 8, 19, 1))
+    limited = session.labels().array
+    assert (limited[inside] == 2).all()
+    assert not (limited == 1)[..., 20:].any()
+    session.apply(outline(4, 2))
+    assert (session.labels().array[inside] == 2)[np.nonzero(inside)[0] != 4].all()
+    session.undo()
+    session.undo()
+    assert np.array_equal(session.labels().array, before)
 
 
 def test_undo_and_redo_go_through_every_state_and_say_what_they_do(session):

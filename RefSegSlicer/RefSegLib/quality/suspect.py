@@ -23,10 +23,10 @@ class SuspectModel(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    bias: float = -0.5
-    uncertainty: float = 0.8
-    disagreement: float = 1.0
-    dissimilarity: float = 1.0
+    bias: float = -0.2
+    uncertainty: float = 0.4
+    disagreement: float = 1.6
+    dissimilarity: float = 0.1
 
     def __call__(self, signs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Signs (3, ...) as `signs_of` gives them to a map (...) float32 in 0..1."""
