@@ -148,7 +148,8 @@ def _judge(scores: list[CaseScore], margin: float, damaged: int, about: dict[str
     pairs = np.nanmean(table, axis=2)
     tested = len(patients) >= PAIRS and bool((pairs[1] != pairs[0]).any())
     p_value = float(wilcoxon(pairs[1], pairs[0], alternative="greater").pvalue) if tested else None
-    numbers = f"mean Dice {before:.4f} → {after:.4f} on {len(patients)} validation patients"
+    whom = "1 validation patient" if len(patients) == 1 else f"{len(patients)} validation patients"
+    numbers = f"mean Dice {before:.4f} → {after:.4f} on {whom}"
     if after <= before:
         outcome, reason = "refused", f"Refused: {numbers} is no gain."
     elif change[worst] < -margin:

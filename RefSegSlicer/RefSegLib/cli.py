@@ -160,11 +160,11 @@ def segment(
     progress_json: Annotated[bool, typer.Option("--progress-json", help="Progress as JSON lines.")] = False,
 ) -> None:
     """Segment images; each mask comes back on the grid of its image."""
-    from RefSegLib.engine import Engine
-
     files = expand(images)
     targets = _targets(files, out)
     version = load_version(ModelStore(store), model)
+    from RefSegLib.engine import Engine  # torch: only once all that was given is known to be right
+
     box = None if roi is None else (roi[2], roi[1], roi[0], roi[5], roi[4], roi[3])
     done: list[dict[str, Any]] = []
     with shown_progress("Segmenting", as_json=progress_json) as progress:
@@ -181,8 +181,8 @@ def segment(
         for entry in done:
             console.print(f"{entry['image']} -> {entry['out']}  ({entry['seconds']:.1f} s)", highlight=False)
             for region in entry["regions"]:
-                if region["reflection"]:
-                    console.print(f"  {region['side'] or 'image'}: {region['reflection']['reason']}", highlight=False)
+                if region["said"]:
+                    console.print(f"  {region['side'] or 'image'}: {region['said']}", highlight=False, soft_wrap=True)
 
 
 def expand(paths: list[Path]) -> list[Path]:

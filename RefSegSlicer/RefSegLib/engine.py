@@ -73,9 +73,11 @@ class Engine:
 
 def _describe_region(result: RegionResult) -> dict[str, Any]:
     grid = result.region.grid
-    entry: dict[str, Any] = {"side": result.region.side, "grid": grid.to_dict(), "reflection": None}
+    entry: dict[str, Any] = {"side": result.region.side, "grid": grid.to_dict(), "reflection": None, "said": ""}
     if result.reflection is not None:
-        entry["reflection"] = _describe_reflection(result.reflection)
+        entry |= {"reflection": _describe_reflection(result.reflection), "said": result.reflection.reason}
+    elif result.probabilities is None:
+        entry["said"] = "This region is too large to be reflected on; the first mask is kept."
     return entry
 
 

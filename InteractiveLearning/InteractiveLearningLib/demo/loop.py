@@ -35,7 +35,7 @@ from InteractiveLearningLib.verdicts import Verdict, VerdictLog
 
 MODEL = "hippocampus"
 CORONAL = 1  # array axis along which a hippocampus is longest
-OUTLINES = 2  # slices drawn per label
+OUTLINES = 3  # slices drawn per label; from three on the proxy mask's Dice is estimated
 CLICKS = 2
 LEARN_SECONDS = 75.0
 
@@ -152,7 +152,7 @@ class Loop:
             session.apply(prompt)
             entry = {"what": name_of(prompt, session.structures[prompt.label].name), "why": why}
             case.interactions.append(entry | {"dice": scores(session.labels().array, case.truth)})
-            progress(len(case.interactions) / (CLICKS + 2 * len(labels) + OUTLINES * len(labels)), case.name)
+            progress(len(case.interactions) / (CLICKS + (1 + OUTLINES) * len(labels)), case.name)
 
         case.interactions.append({"what": "model", "why": "", "dice": scores(case.found, case.truth)})
         for _ in range(CLICKS):
@@ -162,6 +162,7 @@ class Loop:
         for label in labels:
             if (ends := robot.limits(label.value, CORONAL)) is not None:
                 say(ends, "first and last slice")
+        for label in labels:
             for _ in range(OUTLINES):
                 suspect = None if case.region.reflection is None else case.region.reflection.suspect
                 suggestion = session.suggest(label.value, CORONAL, suspect)

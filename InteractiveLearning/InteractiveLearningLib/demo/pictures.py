@@ -105,3 +105,12 @@ def lines(series: Mapping[str, Sequence[float]], xlabel: str, ylabel: str) -> st
     if len(series) > 1:
         axis.legend(fontsize=8, frameon=False)
     return embedded(figure)
+
+
+def bars(values: Mapping[str, float], xlabel: str) -> str:
+    """A horizontal bar per name, the first on top."""
+    figure, axis = plt.subplots(figsize=(5.6, 0.5 + 0.28 * len(values)))
+    axis.barh(list(values)[::-1], list(values.values())[::-1], color=AFTER)
+    axis.set_xlabel(xlabel)
+    axis.grid(axis="x", alpha=0.3)
+    return embedded(figure)

@@ -155,10 +155,13 @@ def _reflection_section(page: Page, case: Case, center: Sequence[int]) -> None:
     page.picture(
         pictures.heat(case.image, found.suspect, center, {}, "suspect"), "How likely the mask is wrong, voxel by voxel."
     )
-    if len(found.candidates) > 1:
-        page.table(("candidate", "agreement with the image"), [(c.name, c.score) for c in found.candidates])
-    trace = found.trace or [c.score for c in found.candidates]
-    what = "step of adjusting" if found.trace else "candidate"
+    agreement = {candidate.name: candidate.score for candidate in found.candidates}
     page.picture(
-        pictures.lines({"similarity": trace}, what, "similarity"), f"Similarity of proxy and input, per {what}."
+        pictures.bars(agreement, "similarity of proxy and input"),
+        "How well the proxy image of every candidate mask agrees with the input; identity is the first mask.",
     )
+    if found.trace:
+        page.picture(
+            pictures.lines({"similarity": found.trace}, "step of adjusting", "similarity"),
+            "Similarity while the model was adjusted to this case.",
+        )

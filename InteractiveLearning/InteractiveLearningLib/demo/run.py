@@ -27,7 +27,8 @@ def run_demo(out: Path, image: Path | None, store: Path | None) -> None:
         console.print(
             f"{case.name}: Dice {first['whole']:.3f}, corrected {last['whole']:.3f}, again {again['whole']:.3f}",
             highlight=False,
+            soft_wrap=True,
         )
         for verdict in case.verdicts:
-            console.print(f"  version {verdict.candidate}: {verdict.reason}", highlight=False)
-    console.print(f"{out / 'report.html'} ({report['seconds']:.0f} s)", highlight=False)
+            console.print(f"  version {verdict.candidate}: {verdict.reason}", highlight=False, soft_wrap=True)
+    console.print(f"{out / 'report.html'} ({report['seconds']:.0f} s)", highlight=False, soft_wrap=True)
