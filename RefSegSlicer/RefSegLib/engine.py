@@ -50,8 +50,10 @@ class Engine:
         if reflect is False or not able:
             return segment(volume, self.segmenter, roi=roi, progress=progress)
 
-        def refine(array, probabilities, segmenter):
-            return reflect_on(array, segmenter, self.synthesizer, self.settings, probabilities=probabilities)
+        def refine(array, probabilities, segmenter, progress):
+            return reflect_on(
+                array, segmenter, self.synthesizer, self.settings, probabilities=probabilities, progress=progress
+            )
 
         return segment(volume, self.segmenter, roi=roi, refine=refine, progress=progress)
 

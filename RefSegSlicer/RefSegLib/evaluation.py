@@ -68,7 +68,7 @@ def evaluate(
                 refine = None
                 if method == "reflect":
 
-                    def refine(array, probabilities, network, part=part):
+                    def refine(array, probabilities, network, part):
                         return reflect(
                             array, network, synthesizer, settings, probabilities=probabilities, progress=part
                         )

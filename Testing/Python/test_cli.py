@@ -1,12 +1,16 @@
 """The commands as a person types them, on a small model that is really trained."""
 
+import itertools
 import json
 import sys
 
 import numpy as np
 import pytest
 from InteractiveLearningLib import cli
+from RefSegLib.engine import Engine
+from RefSegLib.errors import Cancelled
 from RefSegLib.models.store import ModelStore
+from RefSegLib.progress import Progress
 from RefSegLib.volume.grid import Grid
 from RefSegLib.volume.io import read_labels, write_image, write_labels
 from RefSegLib.volume.volume import LabelMap, Volume
@@ -108,14 +112,26 @@ def test_evaluate_reports_every_case_clean_and_shifted_by_every_method(the_place
         assert 0 <= case["dice"]["ball"] <= 1
 
 
-@pytest.mark.parametrize("prompts", ["clicks", "slices"])
-def test_the_robot_annotator_improves_masks_and_reports_every_step(the_place, tmp_path, prompts):
+def annotated(the_place, tmp_path, prompts):
     words = ("annotate", "--model", "ball", "--images", f"{the_place}/images", "--labels", f"{the_place}/labels")
     more = ("--cases", "2", "--budget", "3", "--prompts", prompts, "--report", f"{tmp_path}/r.json")
     assert run(*words, *more, at=the_place) == 0
     report = json.loads((tmp_path / "r.json").read_text())
-    assert report["summary"]["mean_dice"][-1] > report["summary"]["mean_dice"][0]
     assert all(len(case["dice"]) == len(case["done"]) for case in report["cases"])
+    return report
+
+
+def test_a_robot_that_outlines_slices_makes_masks_better(the_place, tmp_path):
+    curve = annotated(the_place, tmp_path, "slices")["summary"]["mean_dice"]
+    assert curve[-1] > curve[0] + 0.02
+
+
+def test_a_robot_that_clicks_changes_masks_with_every_click_and_harms_none(the_place, tmp_path):
+    for case in annotated(the_place, tmp_path, "clicks")["cases"]:
+        assert len(case["done"]) == 4
+        steps = [step["ball"] for step in case["dice"]]
+        assert all(before != after for before, after in itertools.pairwise(steps))
+        assert steps[-1] > steps[0] - 0.02
 
 
 def test_a_stream_learns_and_comes_to_verdicts(the_place, tmp_path):
@@ -170,3 +186,13 @@ def test_an_image_without_content_is_refused_in_words(the_place, tmp_path, capsy
     assert "same value" in shown
     assert "not numbers" in shown
     assert not (tmp_path / "m.nrrd").exists()
+
+
+def test_a_running_reflection_can_be_stopped(the_place):
+    engine = Engine(ModelStore(the_place / "store").load("ball"))
+    heard = []
+    stop = Progress(lambda fraction, message: heard.append(message), lambda: any("Looking again" in m for m in heard))
+    noisy = a_ball(3)[0]
+    noisy = Volume(-noisy.array, noisy.grid)  # a first mask that is not taken at once
+    with pytest.raises(Cancelled):
+        engine.segment(noisy, reflect=True, progress=stop)

@@ -172,7 +172,7 @@ def test_refined_probabilities_are_what_is_restored():
     volume = noise(Grid((8, 9, 10)))
     asked = []
 
-    def refine(array, probabilities, segmenter):
+    def refine(array, probabilities, segmenter, progress):
         asked.append((array.shape, probabilities.shape, segmenter.spec.name))
         return SimpleNamespace(probabilities=probabilities[[0, 2, 1]])
 

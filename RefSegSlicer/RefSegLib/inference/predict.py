@@ -25,8 +25,8 @@ KEPT_PROBABILITIES = 2**26
 
 LATERALITY = {"left": Code(value="7771000", meaning="Left"), "right": Code(value="24028007", meaning="Right")}
 
-# (array (C, k, j, i), probabilities (outputs, k, j, i), segmenter) to anything with better `probabilities`.
-Refine = Callable[[npt.NDArray[np.float32], npt.NDArray[np.float32], Segmenter], Any]
+# (array (C, k, j, i), probabilities (outputs, k, j, i), segmenter, progress) to anything with better `probabilities`.
+Refine = Callable[[npt.NDArray[np.float32], npt.NDArray[np.float32], Segmenter, Progress], Any]
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def _region(
     reflection = None
     if refine is not None:
         progress(0.4, "Reflecting")
-        reflection = refine(array, probabilities, segmenter)
+        reflection = refine(array, probabilities, segmenter, progress.part(0.4, 1.0))
         probabilities = np.asarray(reflection.probabilities, np.float32)
     painter.paint(probabilities, region.grid, region.offset)
     return RegionResult(region, array, probabilities, reflection)
