@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from RefSegLib.reflection.similarity import local_mean, match_quantiles, similarity
+from RefSegLib.reflection.similarity import match_quantiles, similarity
+from RefSegLib.synthesis.similarity import local_mean
 from scipy import ndimage
 from skimage.metrics import structural_similarity
 from torch.nn import functional as F

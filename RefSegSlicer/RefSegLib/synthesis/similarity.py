@@ -5,30 +5,34 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
-WINDOW = 7
+WINDOW = 7  # voxels
 # (0.01 and 0.03) x the range of normalized images, squared, as in the paper.
 C1, C2 = 0.01**2, 0.03**2
 
 
-def ssim_map(a: torch.Tensor, b: torch.Tensor, window: int = WINDOW) -> torch.Tensor:
-    """SSIM of two images (n, 1, k, j, i) around every voxel, -1..1, same shape, differentiable.
+def local_mean(x: torch.Tensor) -> torch.Tensor:
+    """Mean over cubes of WINDOW voxels of (n, 1, k, j, i), cut off at the border and along axes of one voxel.
 
-    Uniform windows of `window` voxels, cut off at the border of the image and along axes of one voxel.
+    Axis by axis: the same numbers as one pooling over cubes, 15 times faster on a CPU.
+    """
+    for axis, size in enumerate(x.shape[2:]):
+        width = min(WINDOW, size if size % 2 else size - 1)
+        if width > 1:
+            kernel = [width if a == axis else 1 for a in range(3)]
+            x = F.avg_pool3d(x, kernel, 1, [n // 2 for n in kernel], count_include_pad=False)
+    return x
+
+
+def ssim_map(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """SSIM of images (n, 1, k, j, i) around every voxel, -1..1, same shape, differentiable.
+
     Equal to scikit-image's structural_similarity(win_size=7, data_range=1, full=True, use_sample_covariance=False)
     away from the border.
     """
-
-    def mean(x: torch.Tensor) -> torch.Tensor:
-        for axis, size in enumerate(x.shape[2:]):  # one axis after the other: 15 times faster than in cubes on a CPU
-            width = min(window, size if size % 2 else size - 1)
-            kernel = [width if a == axis else 1 for a in range(3)]
-            x = F.avg_pool3d(x, kernel, 1, [k // 2 for k in kernel], count_include_pad=False)
-        return x
-
-    mean_a, mean_b = mean(a), mean(b)
-    variance_a = mean(a * a) - mean_a**2
-    variance_b = mean(b * b) - mean_b**2
-    covariance = mean(a * b) - mean_a * mean_b
+    mean_a, mean_b = local_mean(a), local_mean(b)
+    variance_a = (local_mean(a * a) - mean_a**2).clamp(min=0)
+    variance_b = (local_mean(b * b) - mean_b**2).clamp(min=0)
+    covariance = local_mean(a * b) - mean_a * mean_b
     return ((2 * mean_a * mean_b + C1) * (2 * covariance + C2)) / (
         (mean_a**2 + mean_b**2 + C1) * (variance_a + variance_b + C2)
     )
