@@ -469,3 +469,13 @@ def test_a_real_ct_series_is_read_in_hounsfield_units(shared_data):
 def test_a_real_folder_of_mixed_objects_lists_its_images_only(shared_data):
     with pytest.raises(BadInput, match=r"holds 2 series.*'CHEST' \(number 1001, 1 file\)"):
         read_image(shared_data / "dicom_seg_highdicom")
+
+
+def test_a_flat_mask_of_black_and_white_is_one_structure_and_one_of_many_values_stays(tmp_path):
+    inside = np.zeros((1, 20, 30), np.uint8)
+    inside[0, 4:9, 5:20] = 1
+    sitk.WriteImage(sitk.GetImageFromArray(255 * inside[0]), str(tmp_path / "mask.png"))
+    assert np.array_equal(read_labels(tmp_path / "mask.png").array, inside)
+    several = inside * 255 + np.roll(inside, 10, axis=2) * (1 - inside) * 7
+    sitk.WriteImage(sitk.GetImageFromArray(several[0]), str(tmp_path / "several.png"))
+    assert np.array_equal(read_labels(tmp_path / "several.png").array, several)

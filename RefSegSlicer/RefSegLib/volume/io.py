@@ -24,6 +24,8 @@ __all__ = ["case_name", "image_files", "read_image", "read_labels", "write_image
 _FLAT_TYPES = {".png": ("uint8", "uint16"), ".bmp": ("uint8",)}
 _TIFF_TYPES = ("uint8", "int8", "uint16", "int16", "float32")
 
+WHITE = 255  # how painting programs and most public sets save the one structure of a flat mask
+
 
 def read_image(path: Path | str, series: str | None = None) -> Volume:
     """An image from a NIfTI, NRRD, MetaImage, DICOM, PNG, JPEG, TIFF or BMP file, or a folder of one DICOM series.
@@ -50,7 +52,7 @@ def read_labels(path: Path | str) -> LabelMap:
     """A mask: whole numbers from 0 to 65535, as uint8 or uint16.
 
     A segmentation of Slicer with several layers is merged if no segments overlap: segments keep their values where
-    these are all different, else they are numbered in their order.
+    these are all different, else they are numbered in their order. A PNG of black and white (255) is label 1 on 0.
     Raises BadInput for fractions, negative numbers, overlapping segments, or anything read_image refuses.
     """
     path = Path(path)
@@ -70,6 +72,8 @@ def read_labels(path: Path | str) -> LabelMap:
     low, high = values.min(), values.max()
     if low < 0 or high > 65535:
         raise BadInput(f"'{path}' is no mask: its values run from {low:g} to {high:g}; 0 to 65535 are possible.")
+    if suffix_of(path) in FLAT and high == WHITE and np.isin(values, (0, WHITE)).all():
+        values = values // WHITE
     if values.dtype not in (np.uint8, np.uint16):
         values = values.astype(np.uint8 if high < 256 else np.uint16)
     return LabelMap(values, _grid(image))
