@@ -124,9 +124,14 @@ def load_segmenter(version: ModelVersion, device: str = "auto") -> TorchSegmente
         raise BadInput(f"There is no device '{device}' on this machine; use auto or one of: {usable}.")
     module = build_segmenter(version.spec)
     module.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in version.segmenter().items()})
-    if kind != "cpu":
-        return TorchSegmenter(version.spec, module, device)
+    return ready_segmenter(version.spec, module, device)
+
+
+def ready_segmenter(spec: SegmenterSpec, module: nn.Module, device: str) -> TorchSegmenter | OpenVinoSegmenter:
+    """`module` with the fastest backend that takes it over: OpenVINO on a CPU, else torch, which keeps the reason."""
+    if not device.startswith("cpu"):
+        return TorchSegmenter(spec, module, device)
     try:
-        return OpenVinoSegmenter(version.spec, module)
+        return OpenVinoSegmenter(spec, module)
     except Exception as error:  # whatever stops the conversion, torch gives the same labels, only later
-        return TorchSegmenter(version.spec, module, reason=f"OpenVINO could not take over the network: {error}")
+        return TorchSegmenter(spec, module, reason=f"OpenVINO could not take over the network: {error}")

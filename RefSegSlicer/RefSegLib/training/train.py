@@ -17,7 +17,7 @@ from torch import nn
 
 from RefSegLib.errors import BadInput
 from RefSegLib.inference.predict import segment
-from RefSegLib.inference.segmenter import OpenVinoSegmenter, Segmenter, TorchSegmenter
+from RefSegLib.inference.segmenter import Segmenter, TorchSegmenter, ready_segmenter
 from RefSegLib.models.networks import build_segmenter, build_synthesizer
 from RefSegLib.models.spec import SegmenterSpec
 from RefSegLib.models.store import ModelStore, ModelVersion
@@ -95,7 +95,9 @@ def train(
     )
 
     device = best_device()
-    runner = _runner(spec, segmenter, device)
+    runner = ready_segmenter(spec, segmenter, str(device))  # calibration asks for thousands of predictions
+    if isinstance(runner, TorchSegmenter) and runner.reason:
+        log.warning(runner.reason)
     reflection = calibrate(
         samples["validation"], runner, Synthesizer(spec, synthesizer), seed=seed, progress=progress.part(0.9, 0.96)
     )
@@ -128,9 +130,7 @@ def train(
     return version
 
 
-def measure(
-    segmenter: TorchSegmenter, cases: Sequence[Case], progress: Progress = SILENT
-) -> dict[str, dict[str, float]]:
+def measure(segmenter: Segmenter, cases: Sequence[Case], progress: Progress = SILENT) -> dict[str, dict[str, float]]:
     """Mean Dice, hd95 and assd (mm) of every label on the grids of the images, and the mean Dice over all labels.
 
     A case where either mask of a label is empty has no distance and is left out of that mean.
@@ -151,16 +151,6 @@ def measure(
     if scores:
         scores["mean"] = {"dice": round(float(np.mean([entry["dice"] for entry in scores.values()])), 4)}
     return scores
-
-
-def _runner(spec: SegmenterSpec, module: nn.Module, device: torch.device) -> Segmenter:
-    """As load_segmenter would run it: through OpenVINO on a CPU, calibration asks for thousands of predictions."""
-    if device.type == "cpu":
-        try:
-            return OpenVinoSegmenter(spec, module)
-        except Exception as error:  # whatever stops the conversion, torch gives the same labels, only later
-            log.warning("OpenVINO could not take over the network: %s", error)
-    return TorchSegmenter(spec, module, device)
 
 
 def _started(
