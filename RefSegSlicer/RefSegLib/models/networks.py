@@ -11,7 +11,7 @@ from monai.networks.nets import DynUNet, UNet
 from torch import nn
 
 from RefSegLib.errors import BadInput
-from RefSegLib.models.spec import SegmenterSpec
+from RefSegLib.models.spec import Network, SegmenterSpec
 
 # An axis is halved as long as this many voxels of the patch remain along it.
 SMALLEST = 4
@@ -39,22 +39,38 @@ def build_segmenter(spec: SegmenterSpec) -> nn.Module:
     "batch") and `dropout`. All convolutional: any size that `divisors` divides will do.
     Raises BadInput for another name or argument, or a patch that the network cannot halve evenly.
     """
-    return _build(spec, len(spec.channels), spec.outputs, **spec.network.arguments)
+    return _build(spec, spec.network, len(spec.channels), spec.outputs)
 
 
 def build_synthesizer(spec: SegmenterSpec) -> nn.Module:
     """The untrained network from soft masks (n, outputs, k, j, i) to proxy images (n, 1, k, j, i).
 
-    The same kind of network as the segmenter of `spec` with its first three levels only: what an image looks like
-    near a structure is decided nearby. An image of several channels is proxied by their mean.
+    spec.synthesizer, or the same kind of network as the segmenter with its first three levels only: what an image looks
+    like near a structure is decided nearby. An image of several channels is proxied by their mean.
     """
-    arguments = {**spec.network.arguments, "filters": _filters(spec)[:3]}
-    return _build(spec, spec.outputs, 1, **arguments)
+    return _build(spec, _synthesizer(spec), spec.outputs, 1)
 
 
 def divisors(spec: SegmenterSpec) -> tuple[int, int, int]:
-    """By what the size of an input along k, j, i must be divisible."""
-    return tuple(math.prod(stride[axis] for stride in _strides(spec, len(_filters(spec)))) for axis in range(3))
+    """By what the size of an input of the segmenter along k, j, i must be divisible."""
+    return _divisors(spec, spec.network)
+
+
+def synthesizer_divisors(spec: SegmenterSpec) -> tuple[int, int, int]:
+    """By what the size of an input of the synthesizer along k, j, i must be divisible."""
+    return _divisors(spec, _synthesizer(spec))
+
+
+def _divisors(spec: SegmenterSpec, network: Network) -> tuple[int, int, int]:
+    strides = _strides(spec, len(_filters(spec, network)))
+    return tuple(math.prod(stride[axis] for stride in strides) for axis in range(3))
+
+
+def _synthesizer(spec: SegmenterSpec) -> Network:
+    if spec.synthesizer is not None:
+        return spec.synthesizer
+    arguments = {**spec.network.arguments, "filters": _filters(spec, spec.network)[:3]}
+    return Network(name=spec.network.name, arguments=arguments)
 
 
 def parameters_in_millions(module: nn.Module) -> float:
@@ -62,8 +78,8 @@ def parameters_in_millions(module: nn.Module) -> float:
     return sum(p.numel() for p in module.parameters()) / 1e6
 
 
-def _filters(spec: SegmenterSpec) -> list[int]:
-    filters = spec.network.arguments.get("filters", (16, 32, 64, 128))
+def _filters(spec: SegmenterSpec, network: Network) -> list[int]:
+    filters = network.arguments.get("filters", (16, 32, 64, 128))
     if len(filters) < 3 or min(filters) < 1:
         raise BadInput(
             f"The network of model '{spec.name}' needs three or more levels of filters, not {list(filters)}."
@@ -86,21 +102,21 @@ def _strides(spec: SegmenterSpec, levels: int) -> list[tuple[int, int, int]]:
     return strides
 
 
-def _build(
-    spec: SegmenterSpec, inputs: int, outputs: int, *, norm: str = "instance", dropout: float = 0.0, **others: Any
-) -> nn.Module:
-    filters = list(others.pop("filters", _filters(spec)))
+def _build(spec: SegmenterSpec, wanted: Network, inputs: int, outputs: int) -> nn.Module:
+    others = dict(wanted.arguments)
+    others.pop("filters", None)
+    norm, dropout = others.pop("norm", "instance"), others.pop("dropout", 0.0)
+    filters = _filters(spec, wanted)
     if others or norm not in ("instance", "batch"):
         raise BadInput(
             f"The network of model '{spec.name}' does not know {others or {'norm': norm}}; its arguments are filters, "
             'norm ("instance" or "batch") and dropout.'
         )
-    _strides(spec, len(_filters(spec)))  # refuses a patch that does not fit before anything is built
     flat = spec.dimensions == 2
     strides: Sequence[Any] = [s[1:] if flat else s for s in _strides(spec, len(filters))]
     kernels: Sequence[Any] = [[3 if n > 1 else 1 for n in (spec.patch[1:] if flat else spec.patch)]] * len(filters)
     normalization = (norm, {"affine": True})
-    if spec.network.name == "dynunet":
+    if wanted.name == "dynunet":
         layers = DynUNet(
             spec.dimensions,
             inputs,
@@ -114,10 +130,10 @@ def _build(
         )
         # DynUNet registers every layer twice, and its weights would be stored twice; these two are what it runs.
         network: nn.Module = nn.Sequential(layers.skip_layers, layers.output_block)
-    elif spec.network.name == "unet":
+    elif wanted.name == "unet":
         network = UNet(
             spec.dimensions, inputs, outputs, filters, strides[1:], num_res_units=2, norm=normalization, dropout=dropout
         )
     else:
-        raise BadInput(f"There is no network '{spec.network.name}'; the known ones are dynunet and unet.")
+        raise BadInput(f"There is no network '{wanted.name}'; the known ones are dynunet and unet.")
     return Slicewise(network) if flat else network

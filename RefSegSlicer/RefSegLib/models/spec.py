@@ -123,6 +123,7 @@ class SegmenterSpec(_Value):
     For dimensions 2 the network sees slices along k; patch and spacing keep three entries with patch[0] = 1,
     and spacing[0] = 0 means: keep the slices as they are. spacing entries of 0 keep that axis' own spacing.
     aligned: images are turned to S, P, L order first; off for data without a patient orientation.
+    synthesizer: the network that draws proxy images; None: one like the segmenter's, where that is one of ours.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
@@ -136,6 +137,7 @@ class SegmenterSpec(_Value):
     normalization: Normalization = Normalization()
     region: Region = Region()
     network: Network
+    synthesizer: Network | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> SegmenterSpec:

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from RefSegLib.inference.segmenter import Segmenter, TorchSegmenter
 from RefSegLib.inference.tiling import infer
+from RefSegLib.models.networks import divisors, synthesizer_divisors
 from RefSegLib.progress import SILENT, Progress
 from RefSegLib.reflection.drawing import padding
 from RefSegLib.reflection.judge import Judge
@@ -64,11 +65,11 @@ def adjust(
     # The network sees what it saw before; of an image too large for that, the box only.
     whole = array[0].size <= MOST_VOXELS
     seen = array if whole else array[(slice(None), *judge.box)]
-    margins, inside = padding(seen.shape[1:], segmenter.spec)
+    margins, inside = padding(seen.shape[1:], segmenter.spec, divisors(segmenter.spec))
     padded = np.pad(seen, [(0, 0), *margins], mode="edge").astype(np.float32)
     if whole:
         inside = tuple(slice(i.start + b.start, i.start + b.stop) for i, b in zip(inside, judge.box, strict=True))
-    around, drawn = padding(judge.region.shape, segmenter.spec)
+    around, drawn = padding(judge.region.shape, segmenter.spec, synthesizer_divisors(segmenter.spec))
     frame = [side for margin in around[::-1] for side in margin]
     patch = torch.from_numpy(padded)[None].to(device)
     image, region = judge.image.to(device), judge.region.to(device)
@@ -79,7 +80,7 @@ def adjust(
             progress(step / (settings.steps + 1), f"Adjusting: step {step} of {settings.steps}")
             log_probabilities = F.log_softmax(clone(patch).float()[(slice(None), slice(None), *inside)], dim=1)
             masks = F.pad(log_probabilities.exp(), frame, mode="replicate")
-            found = similarity(judge.synthesizer(masks)[(slice(None), slice(None), *drawn)], image, region)
+            found = similarity(judge.synthesizer(masks)[(slice(None), slice(None), *drawn)], image, region, judge.flat)
             score = settings.ssim_weight * found.ssim[0] + settings.correlation_weight * found.correlation[0]
             if not bool(torch.isfinite(score)):
                 return None, trace

@@ -12,10 +12,11 @@ LIKELY = 0.35  # mean probability of any structure
 REACH = 3  # voxels around it
 
 
-def consensus_region(foregrounds: Iterable[npt.NDArray[np.floating]]) -> npt.NDArray[np.bool_]:
+def consensus_region(foregrounds: Iterable[npt.NDArray[np.floating]], flat: bool = False) -> npt.NDArray[np.bool_]:
     """The region (k, j, i) where candidates, on average, see a structure, and REACH voxels around it; may be empty.
 
-    foregrounds: probability of any structure (k, j, i), one per candidate. A region cut from one candidate would be
+    foregrounds: probability of any structure (k, j, i), one per candidate; flat: REACH
+    within slices only. A region cut from one candidate would be
     small where that candidate collapsed, and agree with anything (measured: the score then ranks masks upside down).
     """
     total, count = None, 0
@@ -28,7 +29,7 @@ def consensus_region(foregrounds: Iterable[npt.NDArray[np.floating]]) -> npt.NDA
     # Dilation only inside the box it can reach: the rest of a large image costs nothing.
     box = grown_box(likely, REACH)
     ball = ndimage.generate_binary_structure(3, 1)
-    if likely.shape[0] == 1:
+    if flat or likely.shape[0] == 1:
         ball = ball & (np.arange(3) == 1)[:, None, None]
     region = np.zeros_like(likely)
     region[box] = ndimage.binary_dilation(likely[box], ball, iterations=REACH)

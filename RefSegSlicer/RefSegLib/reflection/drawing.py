@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from RefSegLib.models.networks import divisors
 from RefSegLib.models.spec import SegmenterSpec
 from RefSegLib.synthesis.synthesizer import Synthesizer
 
@@ -60,13 +59,15 @@ def drawer(synthesizer: Synthesizer) -> Draw:
     return _drawers[synthesizer]
 
 
-def padding(shape: tuple[int, ...], spec: SegmenterSpec) -> tuple[list[tuple[int, int]], Box]:
-    """Margins per axis that bring `shape` to a patch at least, and to what networks can halve; and the inside.
+def padding(
+    shape: tuple[int, ...], spec: SegmenterSpec, divisible: tuple[int, int, int]
+) -> tuple[list[tuple[int, int]], Box]:
+    """Margins per axis that bring `shape` to a patch at least and to multiples of `divisible`; and the inside.
 
     On both sides, as inference pads: instance normalization should see about as much as in training.
     """
     margins = []
-    for n, patch, divisor in zip(shape, spec.patch, divisors(spec), strict=True):
+    for n, patch, divisor in zip(shape, spec.patch, divisible, strict=True):
         missing = max(0, patch - n)
         missing += -(n + missing) % divisor
         margins.append((missing // 2, missing - missing // 2))

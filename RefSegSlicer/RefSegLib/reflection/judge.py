@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from RefSegLib.models.networks import synthesizer_divisors
 from RefSegLib.reflection.consensus import grown_box
 from RefSegLib.reflection.drawing import drawer, padding
 from RefSegLib.reflection.similarity import similarity
@@ -34,6 +35,7 @@ class Judge:
     def __init__(self, array: npt.NDArray[np.float32], region: npt.NDArray[np.bool_], synthesizer: Synthesizer) -> None:
         self.synthesizer = synthesizer
         self.shape = region.shape
+        self.flat = synthesizer.spec.dimensions == 2
         self.box = grown_box(region, CONTEXT)
         self.region = torch.from_numpy(region[self.box].copy())
         self.image = torch.from_numpy(gray(array[(slice(None), *self.box)]).astype(np.float32))[None, None]
@@ -43,7 +45,7 @@ class Judge:
         """The verdict on a soft mask (outputs, k, j, i) of the whole image."""
         inside = np.ascontiguousarray(probabilities[(slice(None), *self.box)], np.float32)
         drawn = self._draw(inside)
-        found = similarity(torch.from_numpy(drawn)[None, None], self.image, self.region)
+        found = similarity(torch.from_numpy(drawn)[None, None], self.image, self.region, self.flat)
         local, proxy = np.ones(self.shape, np.float32), np.zeros(self.shape, np.float32)
         local[self.box] = np.where(self.region.numpy(), found.local[0].numpy(), 1.0)
         proxy[self.box] = drawn
@@ -62,5 +64,5 @@ class Judge:
         return np.concatenate(parts)
 
     def _draw_block(self, masks: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        margins, inside = padding(masks.shape[1:], self.synthesizer.spec)
+        margins, inside = padding(masks.shape[1:], self.synthesizer.spec, synthesizer_divisors(self.synthesizer.spec))
         return drawer(self.synthesizer)(np.pad(masks, [(0, 0), *margins], mode="edge"))[inside]

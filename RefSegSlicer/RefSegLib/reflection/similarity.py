@@ -43,24 +43,25 @@ def match_quantiles(x: torch.Tensor, target: torch.Tensor, region: torch.Tensor)
     return torch.stack(results)
 
 
-def similarity(proxies: torch.Tensor, image: torch.Tensor, region: torch.Tensor) -> Similarity:
+def similarity(proxies: torch.Tensor, image: torch.Tensor, region: torch.Tensor, flat: bool = False) -> Similarity:
     """Of proxies (n, 1, k, j, i) to image (1, 1, k, j, i) inside region (k, j, i) bool, not empty. Differentiable.
+    flat: neighborhoods lie within slices, for networks that see slices one by one.
 
     The proxy is matched to the image and not the other way round, so that all proxies are judged against one image:
     an image matched to the flat proxy of an empty mask would be flat too, and agree.
     """
     matched = match_quantiles(proxies, image, region)
-    ssim = ssim_map(matched, image)
-    correlation = _squared_correlation(proxies, image)
+    ssim = ssim_map(matched, image, flat)
+    correlation = _squared_correlation(proxies, image, flat)
     weight = region.to(ssim.dtype)
     weight = weight / weight.sum()
     return Similarity((ssim[:, 0] * weight).sum((1, 2, 3)), (correlation[:, 0] * weight).sum((1, 2, 3)), ssim[:, 0])
 
 
-def _squared_correlation(proxies: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+def _squared_correlation(proxies: torch.Tensor, image: torch.Tensor, flat: bool) -> torch.Tensor:
     """Of the proxies as they were drawn: matching bends the intensities of an inverted contrast the wrong way."""
-    mean_p, mean_x = local_mean(proxies), local_mean(image)
-    variance_x = (local_mean(image * image) - mean_x**2).clamp(min=0)
-    variance_p = (local_mean(proxies * proxies) - mean_p**2).clamp(min=0)
-    covariance = local_mean(proxies * image) - mean_p * mean_x
+    mean_p, mean_x = local_mean(proxies, flat), local_mean(image, flat)
+    variance_x = (local_mean(image * image, flat) - mean_x**2).clamp(min=0)
+    variance_p = (local_mean(proxies * proxies, flat) - mean_p**2).clamp(min=0)
+    covariance = local_mean(proxies * image, flat) - mean_p * mean_x
     return covariance**2 / ((variance_p + FLAT) * (variance_x + FLAT))

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from RefSegLib.models.networks import build_synthesizer, divisors
+from RefSegLib.models.networks import build_synthesizer, synthesizer_divisors
 from RefSegLib.models.spec import SegmenterSpec
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Synthesizer:
     def __call__(self, probabilities: torch.Tensor) -> torch.Tensor:
         """(n, outputs, k, j, i) to (n, 1, k, j, i), any size; gradients flow back to the probabilities."""
         shape = probabilities.shape[2:]
-        pad = [x for n, d in zip(shape[::-1], divisors(self.spec)[::-1], strict=True) for x in (0, -n % d)]
+        pad = [x for n, d in zip(shape[::-1], synthesizer_divisors(self.spec)[::-1], strict=True) for x in (0, -n % d)]
         proxy = self.module(F.pad(probabilities, pad, mode="replicate"))
         return proxy[:, :, : shape[0], : shape[1], : shape[2]].float()
 

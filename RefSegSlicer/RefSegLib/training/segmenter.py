@@ -15,7 +15,7 @@ from RefSegLib.models.spec import SegmenterSpec
 from RefSegLib.progress import SILENT, Progress
 from RefSegLib.quality.metrics import dice
 from RefSegLib.training.augment import Augmentation
-from RefSegLib.training.batches import BATCH, patch_batches, steps_of
+from RefSegLib.training.batches import batch_of, patch_batches, steps_of
 from RefSegLib.training.cases import Sample
 from RefSegLib.training.fit import Fit, fast_precision, fit
 from RefSegLib.training.losses import dice_ce, one_hot
@@ -29,6 +29,7 @@ def train_segmenter(
     *,
     epochs: int,
     seed: int,
+    augmentation: Augmentation = Augmentation(),  # noqa: B008 (a frozen value)
     checkpoint: Path | None = None,
     progress: Progress = SILENT,
 ) -> Fit:
@@ -52,12 +53,12 @@ def train_segmenter(
 
     return fit(
         module,
-        patch_batches(train, spec, Augmentation(), seed),
+        patch_batches(train, spec, augmentation, seed),
         loss_of,
         validate,
         epochs=epochs,
-        steps=steps_of(train),
-        pieces=BATCH,
+        steps=steps_of(train, spec),
+        pieces=batch_of(spec),
         check_every=max(1, epochs // 20),
         checkpoint=checkpoint,
         progress=progress,

@@ -27,7 +27,7 @@ from RefSegLib.reflection.calibration import calibrate
 from RefSegLib.synthesis.synthesizer import Synthesizer
 from RefSegLib.synthesis.training import train_synthesizer
 from RefSegLib.training.augment import Augmentation
-from RefSegLib.training.batches import BATCH
+from RefSegLib.training.batches import batch_of
 from RefSegLib.training.cases import Case, Sample, by_role, cached_samples, fingerprint
 from RefSegLib.training.fit import best_device, has_bfloat16
 from RefSegLib.training.segmenter import train_segmenter
@@ -114,7 +114,7 @@ def train(
         settings={
             "epochs": epochs,
             "seed": seed,
-            "batch": BATCH,
+            "batch": batch_of(spec),
             "augmentation": asdict(Augmentation()),
             "device": device.type,
             "bfloat16": has_bfloat16(device),
