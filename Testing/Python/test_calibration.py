@@ -7,10 +7,12 @@ from RefSegLib.models.spec import Label, Network, SegmenterSpec
 from RefSegLib.progress import Progress
 from RefSegLib.quality import estimate
 from RefSegLib.quality.suspect import SuspectModel, fit_suspect, signs_of
-from RefSegLib.reflection.calibration import NEVER, Condition, calibrate, decide, shifted
+from RefSegLib.reflection.calibration import NEVER, calibrate, decide
 from RefSegLib.reflection.candidates import NAMES
+from RefSegLib.reflection.conditions import Condition, shifted, shown
 from RefSegLib.reflection.gate import corrupted, gate_zero
 from RefSegLib.reflection.settings import ReflectionSettings
+from RefSegLib.reflection.shortlist import shortlist
 from RefSegLib.synthesis.synthesizer import Synthesizer
 from RefSegLib.training.cases import Sample
 from torch import nn
@@ -60,12 +62,13 @@ def condition(first: float, other: float, rise: float, shifted: bool = True, adj
     dices = [{1: first}, {1: other}]
     signs = np.zeros((3, 4), np.float32)
     return Condition(
+        patient="p",
         shifted=shifted,
         names=["identity", "other"],
         ssim=np.array([0.5, 0.5 + rise]),
         correlation=np.array([0.3, 0.3]),
         by_label=dices,
-        confidence=first,
+        confidence=np.array([first, other]),
         alone=(0.5, 0.3),
         first_features={1: (first, 0.5, 0.3)},
         features=[{1: (d[1], 0.5, 0.3, 0.9, 0.8)} for d in dices],
@@ -113,7 +116,8 @@ def test_calibrating_on_images_gives_settings_that_survive_json():
     assert found.report["shifted_none"] <= found.report["shifted_select"] <= found.report["shifted_oracle"]
     assert len(found.reference) == 1 and len(found.reference[0]) == 33
     assert found.steps == 0  # this segmenter has no network to adjust
-    assert set(found.estimate.labels) == {1}
+    assert found.candidates[0] == "identity" and 1 < len(found.candidates) <= 6
+    assert set(found.estimate.labels) == {1} and found.estimate.labels[1].upper > 0
     assert ReflectionSettings.model_validate_json(found.model_dump_json()) == found
     assert calibrate(cases, Threshold(), painted(), seed=1, shifts_per_case=2) == found
 
@@ -207,6 +211,66 @@ def test_corruptions_are_wrong_and_keep_their_labels():
         assert set(np.unique(mask)) <= {0, 1, 2}
         assert mask.dtype == labels.dtype
     assert (wrong["grown 1"] > 0).sum() > (labels > 0).sum() > (wrong["shrunk 1"] > 0).sum()
+
+
+def pooled(dices: list[list[float]], scores: list[list[float]], names: list[str]) -> list[Condition]:
+    """One condition per row, looked at by candidates with these Dice and these scores."""
+    rows = []
+    for some, score in zip(dices, scores, strict=True):
+        row = condition(some[0], some[-1], 0)
+        row.names, row.dices = names, np.array(some)
+        row.ssim, row.correlation = np.array(score), np.zeros(len(score))
+        rows.append(row)
+    return rows
+
+
+def test_the_short_list_holds_what_helps_and_neither_what_repeats_nor_what_costs_more_than_it_gives():
+    names = ["identity", "matched", "gamma 2", "flattened", "matched @ 0.3"]
+    # Half the images are rescued by "matched", the others by "flattened"; "gamma 2" rescues what "matched" rescues,
+    # less well; "matched @ 0.3" adds a thousandth for two inferences.
+    first = [[0.5, 0.9, 0.8, 0.5, 0.901], [0.6, 0.5, 0.5, 0.8, 0.5]] * 5
+    scores = [[0.1, 0.5, 0.4, 0.1, 0.6], [0.1, 0.0, 0.0, 0.5, 0.0]] * 5
+    assert shortlist(pooled(first, scores, names), ReflectionSettings()) == ("identity", "matched", "flattened")
+
+
+def test_the_short_list_keeps_to_its_budget_and_still_holds_two_where_nothing_helps():
+    names = ["identity", *(f"{transform} @ {share}" for transform in NAMES[1:] for share in (0.3, 0.6))]
+    count = len(names) - 1
+    dices = [[0.5] + [0.5 + 0.4 * (n == m) for m in range(count)] for n in range(count)]
+    scores = [[0.0] + [float(n == m) for m in range(count)] for n in range(count)]
+    found = shortlist(pooled(dices, scores, names), ReflectionSettings())
+    transforms = {name.split(" @ ")[0] for name in found[1:]}
+    assert 1 < len(found) - 1 + len(transforms) <= 5
+    useless = pooled(
+        [[0.9, 0.5, 0.4, 0.3]] * 4, [[0.1, 0.5, 0.5, 0.5]] * 4, ["identity", "matched", "gamma 2", "gamma 0.5"]
+    )
+    assert shortlist(useless, ReflectionSettings()) == ("identity", "matched", "gamma 2")
+
+
+def test_validation_images_are_shown_as_they_are_and_shifted_the_same_for_the_same_seed():
+    cases = [sample(0), sample(1)]
+    first, again = ([*shown(cases, SPEC, 3, seed=4)] for _ in range(2))
+    assert [image.shifted for image in first] == [False, True, True, True] * 2
+    assert {image.patient for image in first} == {"patient0", "patient1"}
+    assert np.array_equal(first[0].array, cases[0].image)
+    assert all(np.array_equal(a.array, b.array) for a, b in zip(first, again, strict=True))
+
+
+def test_the_interval_holds_the_truth_of_patients_it_was_not_learned_from():
+    rng = np.random.default_rng(1)
+    truth = rng.uniform(0.2, 0.95, 600)
+    # The worse the mask, the less its confidence says: intervals have to widen.
+    rows = [{1: (t + rng.normal(0, 0.02 + 0.1 * (1 - t)), rng.normal(), rng.normal())} for t in truth]
+    groups = [f"p{n // 4}" for n in range(400)]
+    estimator = estimate.fit_estimator(rows[:400], [{1: t} for t in truth[:400]], groups)
+    intervals = [estimator.interval(row)[1] for row in rows[400:]]
+    held = np.mean([low <= t <= high for (low, high), t in zip(intervals, truth[400:], strict=True)])
+    assert 0.84 <= held <= 0.97
+    widths = np.array([high - low for low, high in intervals])
+    assert widths[truth[400:] < 0.4].mean() > 1.3 * widths[truth[400:] > 0.8].mean()
+    assert all(
+        0 <= low <= estimator(row)[1] <= high <= 1 for (low, high), row in zip(intervals, rows[400:], strict=True)
+    )
 
 
 def test_every_default_candidate_is_known():

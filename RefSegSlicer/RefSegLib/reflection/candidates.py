@@ -1,4 +1,8 @@
-"""Other ways to look at the same image: transforms of the network's input, each giving a candidate mask."""
+"""Other ways to look at the same image: transforms of the network's input, each giving a candidate mask.
+
+A network with batch normalization can also look with part of the statistics of the image at hand (statistics.py):
+such a candidate is called "TRANSFORM @ SHARE".
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,8 @@ from RefSegLib.models.spec import SegmenterSpec
 
 Array = npt.NDArray[np.float32]
 Reference = Sequence[Sequence[float]]  # per channel, values at CURVE
+Curve = npt.NDArray[np.float64] | None
+Sizes = tuple[int, int, int]  # of filters along k, j, i; 0 for axes that are not filtered along
 
 CURVE = np.linspace(0.005, 0.995, 33)
 IDENTITY = "identity"
@@ -26,11 +32,12 @@ def transformed(array: Array, name: str, spec: SegmenterSpec, reference: Referen
     """The normalized image (C, k, j, i) seen another way, normalized again.
 
     name: one of NAMES. reference: the mean quantile curve of images the model knows; without one, what would be
-    matched to it stays as it is.
+    matched to it stays as it is. Filters stay within slices for a model that sees slices one by one.
     """
     if name == IDENTITY:
         return array
-    result = np.stack([_TRANSFORMS[name](channel, curve) for channel, curve in _with_curves(array, reference)])
+    sizes = tuple(0 if n <= 4 or (axis == 0 and spec.dimensions == 2) else 1 for axis, n in enumerate(array.shape[1:]))
+    result = np.stack([_TRANSFORMS[name](channel, curve, sizes) for channel, curve in _with_curves(array, reference)])
     if spec.normalization.kind == "window":  # fixed units: there is nothing to normalize again
         return np.clip(result, 0.0, 1.0).astype(np.float32)
     return spec.normalization(result)
@@ -41,7 +48,7 @@ def _with_curves(array: Array, reference: Reference) -> list[tuple[Array, npt.ND
     return list(zip(array, curves, strict=True))
 
 
-def _matched(channel: Array, curve: npt.NDArray | None) -> Array:
+def _matched(channel: Array, curve: Curve, _: Sizes) -> Array:
     """Monotone, so that its quantiles are those of images the model knows (histogram matching, Nyul 2000)."""
     if curve is None:
         return channel
@@ -56,30 +63,45 @@ def _power(channel: Array, exponent: float) -> Array:
     return np.where(share > 0, np.abs(share) ** exponent, share) * span + low
 
 
-def _flattened(channel: Array, curve: npt.NDArray | None) -> Array:
+def _flattened(channel: Array, curve: Curve, sizes: Sizes) -> Array:
     """Slow changes of brightness divided out (homomorphic filter, a quarter of the image wide)."""
     positive = np.log(channel - channel.min() + 0.1)
-    slow = ndimage.gaussian_filter(positive, [n / 4 if n > 1 else 0 for n in channel.shape], mode="nearest")
-    return _matched(np.exp(positive - slow).astype(np.float32), curve)
+    widths = [n / 4 * size for n, size in zip(channel.shape, sizes, strict=True)]
+    slow = ndimage.gaussian_filter(positive, widths, mode="nearest")
+    return _matched(np.exp(positive - slow).astype(np.float32), curve, sizes)
 
 
-def _sharpened(channel: Array, curve: npt.NDArray | None) -> Array:
-    blurred = ndimage.gaussian_filter(channel, [1.0 if n > 1 else 0 for n in channel.shape], mode="nearest")
-    return channel + (channel - blurred)
+def _sharpened(channel: Array, _: Curve, sizes: Sizes) -> Array:
+    return channel + (channel - ndimage.gaussian_filter(channel, sizes, mode="nearest"))
 
 
-def _denoised(channel: Array, curve: npt.NDArray | None) -> Array:
-    return ndimage.median_filter(channel, [3 if n > 4 else 1 for n in channel.shape], mode="nearest")
+def _denoised(channel: Array, _: Curve, sizes: Sizes) -> Array:
+    return ndimage.median_filter(channel, [1 + 2 * size for size in sizes], mode="nearest")
 
 
-_TRANSFORMS: dict[str, Callable[[Array, npt.NDArray | None], Array]] = {
+def _inverted(channel: Array, curve: Curve, sizes: Sizes) -> Array:
+    return _matched(channel.max() + channel.min() - channel, curve, sizes)
+
+
+_TRANSFORMS: dict[str, Callable[[Array, Curve, Sizes], Array]] = {
     "matched": _matched,
-    "gamma 0.5": lambda channel, curve: _power(channel, 0.5),
-    "gamma 2": lambda channel, curve: _power(channel, 2.0),
+    "gamma 0.5": lambda channel, curve, sizes: _power(channel, 0.5),
+    "gamma 2": lambda channel, curve, sizes: _power(channel, 2.0),
     "flattened": _flattened,
     "sharpened": _sharpened,
     "denoised": _denoised,
-    "denoised, matched": lambda channel, curve: _matched(_denoised(channel, None), curve),
-    "inverted, matched": lambda channel, curve: _matched(channel.max() + channel.min() - channel, curve),
+    "denoised, matched": lambda channel, curve, sizes: _matched(_denoised(channel, curve, sizes), curve, sizes),
+    "inverted, matched": _inverted,
 }
 NAMES = (IDENTITY, *_TRANSFORMS)
+
+
+def named(transform: str, share: float) -> str:
+    """The name of a candidate: a transform of NAMES, seen with `share` of the image's own statistics."""
+    return f"{transform} @ {share:g}" if share else transform
+
+
+def parts_of(name: str) -> tuple[str, float]:
+    """The transform and the share of the image's own statistics that the name of a candidate stands for."""
+    transform, _, share = name.partition(" @ ")
+    return transform, float(share or 0)

@@ -87,7 +87,8 @@ def gate_zero(
             continue
         masks = {"": truth} | corrupted(truth, rng)
         soft = {name: _soft(mask, outputs) for name, mask in masks.items()}
-        judge = Judge(np.asarray(sample.image), consensus_region(1 - mask[0] for mask in soft.values()), synthesizer)
+        region = consensus_region((1 - mask[0] for mask in soft.values()), synthesizer.spec.dimensions == 2)
+        judge = Judge(np.asarray(sample.image), region, synthesizer)
         verdicts = {name: judge(mask) for name, mask in soft.items()}
         scores = {name: settings.score(v.ssim, v.correlation) for name, v in verdicts.items()}
         for name in masks:

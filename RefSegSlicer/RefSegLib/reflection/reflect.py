@@ -19,9 +19,10 @@ from RefSegLib.quality import estimate
 from RefSegLib.quality.metrics import dice
 from RefSegLib.quality.suspect import signs_of
 from RefSegLib.reflection.adjust import adjust
-from RefSegLib.reflection.candidates import IDENTITY, transformed
+from RefSegLib.reflection.candidates import IDENTITY
 from RefSegLib.reflection.consensus import consensus_region
-from RefSegLib.reflection.judge import Judge, Verdict
+from RefSegLib.reflection.judge import Judge
+from RefSegLib.reflection.looking import Looked, choose, confidence_of, look, score_of, way
 from RefSegLib.reflection.settings import ReflectionSettings
 from RefSegLib.synthesis.synthesizer import Synthesizer
 
@@ -49,9 +50,9 @@ class Reflection:
     probabilities: (outputs, k, j, i) of the mask that was kept; candidates: all that were judged, identity first;
     trace: score before each step of adjusting, empty without; accepted: whether the first mask was replaced;
     reason: a sentence for the user; suspect: (k, j, i) float32 in 0..1, how likely the label there is wrong;
-    estimated_dice: per label value, empty for a model without calibration; similarity_before, similarity_after:
-    score of first and kept mask; proxy: (k, j, i), the image the kept mask implies, None where there is none;
-    changed: Dice between first and kept mask.
+    estimated_dice: per label value; estimated_interval: (low, high) that holds the truth nine times out of ten; both
+    empty for a model without calibration; similarity_before, similarity_after: score of first and kept mask;
+    proxy: (k, j, i), the image the kept mask implies, None where there is none; changed: Dice between first and kept.
     """
 
     probabilities: Array
@@ -61,29 +62,11 @@ class Reflection:
     reason: str
     suspect: Array
     estimated_dice: dict[int, float] = field(default_factory=dict)
+    estimated_interval: dict[int, tuple[float, float]] = field(default_factory=dict)
     similarity_before: float | None = None
     similarity_after: float | None = None
     proxy: Array | None = None
     changed: float = 1.0
-
-
-@dataclass
-class Looked:
-    """A candidate while it is looked at. Probabilities are kept in half precision: there are many candidates."""
-
-    name: str
-    array: Array
-    probabilities: npt.NDArray[np.floating]
-    verdict: Verdict | None = None
-
-    @property
-    def labels(self) -> npt.NDArray[np.intp]:
-        """Label of every voxel (k, j, i)."""
-        return self.probabilities.argmax(0)
-
-    def foreground(self) -> npt.NDArray[np.floating]:
-        """Probability of any structure (k, j, i)."""
-        return 1 - self.probabilities[0]
 
 
 def reflect(
@@ -104,16 +87,16 @@ def reflect(
     settings = settings or ReflectionSettings()
     if probabilities is None:
         probabilities = infer(segmenter, array, progress.part(0.0, 0.1))
-    first = Looked(IDENTITY, array, probabilities)
+    first = Looked(IDENTITY, probabilities)
     if synthesizer is None:
         return _unjudged(
             first, settings, "Reflection is not available: this model has no synthesizer. First mask kept."
         )
     progress(0.1, "Comparing the mask with the image")
-    if (early := _early(first, synthesizer, settings)) is not None:
+    if (early := _early(first, array, synthesizer, settings)) is not None:
         return early
-    looked = look(first, segmenter, settings, progress.part(0.15, 0.7))
-    region = consensus_region(candidate.foreground() for candidate in looked)
+    looked = look(first, array, segmenter, settings, progress.part(0.15, 0.7))
+    region = consensus_region((candidate.foreground() for candidate in looked), segmenter.spec.dimensions == 2)
     if not region.any():
         return _unjudged(first, settings, "Nothing to reflect on: no structure was found. Please check the image.")
     judge = Judge(array, region, synthesizer)
@@ -123,58 +106,27 @@ def reflect(
     chosen = choose(looked, settings)
     best, trace = chosen, []
     if settings.steps:
-        moved, trace = adjust(chosen.array, segmenter, judge, settings, progress.part(0.8, 1.0))
+        seen, network = way(chosen.name, array, segmenter, settings)
+        moved, trace = adjust(seen, network, judge, settings, progress.part(0.8, 1.0))
         if moved is not None:
-            adjusted = Looked("adjusted", chosen.array, moved, judge(moved))
+            adjusted = Looked("adjusted", moved, judge(moved))
             looked.append(adjusted)
             best = max(chosen, adjusted, key=lambda c: score_of(c, settings))
     progress(1.0, "Reflected")
     return _result(looked, best, trace, settings)
 
 
-def look(
-    first: Looked, segmenter: Segmenter, settings: ReflectionSettings, progress: Progress = SILENT
-) -> list[Looked]:
-    """All candidates of `settings`, the first one first."""
-    looked = [first]
-    names = [name for name in settings.candidates if name != IDENTITY]
-    for number, name in enumerate(names):
-        progress(number / len(names), f"Looking again: {name}")
-        seen = transformed(first.array, name, segmenter.spec, settings.reference)
-        part = progress.part(number / len(names), (number + 1) / len(names))
-        looked.append(Looked(name, seen, infer(segmenter, seen, part).astype(np.float16)))
-    return looked
-
-
-def score_of(candidate: Looked, settings: ReflectionSettings) -> float:
-    """The score of a judged candidate; one whose numbers broke down is never chosen."""
-    score = settings.score(candidate.verdict.ssim, candidate.verdict.correlation)
-    return score if np.isfinite(score) else -np.inf
-
-
-def choose(looked: list[Looked], settings: ReflectionSettings) -> Looked:
-    """The candidate that fits best, if it beats the first by the margin."""
-    best = max(looked, key=lambda candidate: score_of(candidate, settings))
-    return best if score_of(best, settings) - score_of(looked[0], settings) > settings.margin else looked[0]
-
-
-def confidence_of(probabilities: Array) -> float:
-    """Lowest Dice that a mask expects of any of its labels under its own probabilities (outputs, k, j, i)."""
-    labels = probabilities.argmax(0)
-    return min(estimate.expected_dice(probabilities[value], labels == value) for value in range(1, len(probabilities)))
-
-
-def judge_alone(first: Looked, synthesizer: Synthesizer) -> Judge | None:
+def judge_alone(first: Looked, array: Array, synthesizer: Synthesizer) -> Judge | None:
     """A judge whose region is that of the first mask alone: good enough to see that all is well, never to choose."""
-    region = consensus_region([first.foreground()])
-    return Judge(first.array, region, synthesizer) if region.any() else None
+    region = consensus_region([first.foreground()], synthesizer.spec.dimensions == 2)
+    return Judge(array, region, synthesizer) if region.any() else None
 
 
-def _early(first: Looked, synthesizer: Synthesizer, settings: ReflectionSettings) -> Reflection | None:
+def _early(first: Looked, array: Array, synthesizer: Synthesizer, settings: ReflectionSettings) -> Reflection | None:
     """The result for a first mask that is as good as those of the validation patients, else None."""
     if settings.early is None or confidence_of(first.probabilities) < settings.early.confidence:
         return None
-    judge = judge_alone(first, synthesizer)
+    judge = judge_alone(first, array, synthesizer)
     if judge is None:
         return None
     first.verdict = judge(first.probabilities)
@@ -191,9 +143,10 @@ def _result(looked: list[Looked], best: Looked, trace: list[float], settings: Re
     alone = len(looked) == 1
     signs = signs_of(probabilities, others, best.verdict.local)
     estimator = settings.estimate_first if alone else settings.estimate
-    estimated = {}
+    estimated, interval = {}, {}
     if estimator is not None:
-        estimated = estimator(estimate.features(probabilities, others, best.verdict.ssim, best.verdict.correlation))
+        features = estimate.features(probabilities, others, best.verdict.ssim, best.verdict.correlation)
+        estimated, interval = estimator(features), estimator.interval(features)
     changed = mean_dice(first.labels, best.labels, len(probabilities)) if best is not first else 1.0
     return Reflection(
         probabilities=probabilities,
@@ -203,6 +156,7 @@ def _result(looked: list[Looked], best: Looked, trace: list[float], settings: Re
         reason=_reason(looked, best, changed, min(estimated.values(), default=1.0), settings),
         suspect=(settings.suspect_first if alone else settings.suspect)(signs),
         estimated_dice=estimated,
+        estimated_interval=interval,
         similarity_before=score_of(first, settings),
         similarity_after=score,
         proxy=best.verdict.proxy,

@@ -1,0 +1,94 @@
+"""Candidates: the same image seen in several ways, each with the mask that the model gives then."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from RefSegLib.inference.segmenter import Segmenter
+from RefSegLib.inference.tiling import infer
+from RefSegLib.progress import SILENT, Progress
+from RefSegLib.quality import estimate
+from RefSegLib.reflection.candidates import IDENTITY, parts_of, transformed
+from RefSegLib.reflection.judge import Verdict
+from RefSegLib.reflection.settings import ReflectionSettings
+from RefSegLib.reflection.statistics import MixedStatistics
+
+Array = npt.NDArray[np.float32]
+
+
+@dataclass
+class Looked:
+    """A candidate while it is looked at. Probabilities are kept in half precision: there are several candidates."""
+
+    name: str
+    probabilities: npt.NDArray[np.floating]
+    verdict: Verdict | None = None
+
+    @property
+    def labels(self) -> npt.NDArray[np.intp]:
+        """Label of every voxel (k, j, i)."""
+        return self.probabilities.argmax(0)
+
+    def foreground(self) -> npt.NDArray[np.floating]:
+        """Probability of any structure (k, j, i)."""
+        return 1 - self.probabilities[0]
+
+
+def look(
+    first: Looked, array: Array, segmenter: Segmenter, settings: ReflectionSettings, progress: Progress = SILENT
+) -> list[Looked]:
+    """All candidates of `settings` for an image (C, k, j, i), normalized; the first mask, known already, first."""
+    names = [name for name in settings.candidates if name != IDENTITY]
+    looked = {}
+    for number, (name, seen, network) in enumerate(_ways(names, array, segmenter, settings)):
+        part = progress.part(number / len(names), (number + 1) / len(names))
+        part(0.0, f"Looking again: {name}")
+        looked[name] = Looked(name, infer(network, seen, part).astype(np.float16))
+    return [first, *(looked[name] for name in names)]
+
+
+def way(name: str, array: Array, segmenter: Segmenter, settings: ReflectionSettings) -> tuple[Array, Segmenter]:
+    """The image (C, k, j, i) and the network of one candidate."""
+    ((_, seen, network),) = _ways([name], array, segmenter, settings)
+    return seen, network
+
+
+def _ways(
+    names: list[str], array: Array, segmenter: Segmenter, settings: ReflectionSettings
+) -> Iterator[tuple[str, Array, Segmenter]]:
+    """Transform by transform: each is made once, and the statistics of its image are measured once."""
+    wanted: dict[str, list[tuple[str, float]]] = {}
+    for name in names:
+        transform, share = parts_of(name)
+        wanted.setdefault(transform, []).append((name, share))
+    for transform, some in wanted.items():
+        seen = transformed(array, transform, segmenter.spec, settings.reference)
+        statistics = None
+        for name, share in some:
+            if not share:
+                yield name, seen, segmenter
+                continue
+            statistics = statistics or MixedStatistics(segmenter, seen)
+            yield name, seen, statistics.network(share)
+
+
+def score_of(candidate: Looked, settings: ReflectionSettings) -> float:
+    """The score of a judged candidate; one whose numbers broke down is never chosen."""
+    score = settings.score(candidate.verdict.ssim, candidate.verdict.correlation)
+    return score if np.isfinite(score) else -np.inf
+
+
+def choose(looked: list[Looked], settings: ReflectionSettings) -> Looked:
+    """The candidate that fits best, if it beats the first by the margin."""
+    best = max(looked, key=lambda candidate: score_of(candidate, settings))
+    return best if score_of(best, settings) - score_of(looked[0], settings) > settings.margin else looked[0]
+
+
+def confidence_of(probabilities: Array) -> float:
+    """Lowest Dice that a mask expects of any of its labels under its own probabilities (outputs, k, j, i)."""
+    labels = probabilities.argmax(0)
+    return min(estimate.expected_dice(probabilities[value], labels == value) for value in range(1, len(probabilities)))

@@ -1,0 +1,59 @@
+"""Batch-norm networks that meet another scanner: part of the statistics they normalize with, taken from the image.
+
+Schneider et al. (NeurIPS 2020) and InTEnt (Dong et al., 2024) mix the statistics of training with those of the image.
+How much of which is right differs from image to image; here each mixture is one more candidate that reflection judges.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import numpy.typing as npt
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from RefSegLib.inference.segmenter import Segmenter, TorchSegmenter
+from RefSegLib.inference.tiling import infer
+from RefSegLib.progress import SILENT, Progress
+
+SHARES = (0.3, 0.6, 1.0)  # of the image's own statistics
+
+
+def batch_norms(module: nn.Module) -> list[_BatchNorm]:
+    """The layers that normalize with stored statistics, in order."""
+    return [layer for layer in module.modules() if isinstance(layer, _BatchNorm) and layer.track_running_stats]
+
+
+def has_batch_norm(segmenter: Segmenter) -> bool:
+    """Whether there are statistics to mix."""
+    module = getattr(segmenter, "module", None)
+    return isinstance(module, nn.Module) and bool(batch_norms(module))
+
+
+class MixedStatistics:
+    """A network that can look at one image (C, k, j, i), normalized, with any share of that image's statistics.
+
+    They are measured once, in a pass over all tiles of the image with every layer normalizing by its own tiles (the
+    mean over the tiles of mean and variance). The network that was given is never changed.
+    """
+
+    def __init__(self, segmenter: Segmenter, array: npt.NDArray[np.float32], progress: Progress = SILENT) -> None:
+        device = getattr(segmenter, "device", "cpu")
+        self._network = TorchSegmenter(segmenter.spec, copy.deepcopy(segmenter.module), device)
+        self._layers = batch_norms(self._network.module)
+        self._source = [(layer.running_mean.clone(), layer.running_var.clone()) for layer in self._layers]
+        for layer in self._layers:
+            layer.reset_running_stats()
+            layer.momentum = None  # a plain mean over all tiles
+            layer.train()
+        infer(self._network, array, progress)
+        self._network.module.eval()
+        self._own = [(layer.running_mean.clone(), layer.running_var.clone()) for layer in self._layers]
+
+    def network(self, share: float) -> TorchSegmenter:
+        """The network with `share` of the image's statistics; the one given before is changed with it."""
+        for layer, source, own in zip(self._layers, self._source, self._own, strict=True):
+            layer.running_mean.copy_(source[0].lerp(own[0], share))
+            layer.running_var.copy_(source[1].lerp(own[1], share))
+        return self._network
