@@ -198,12 +198,14 @@ def test_every_candidate_is_an_image_the_network_can_take(kind):
     assert transformed(array, "identity", spec) is array
 
 
-def test_a_region_is_never_that_of_one_candidate():
+def test_a_region_is_what_most_see_and_what_one_sees_only_where_the_others_see_nothing():
     here, there = ball().astype(np.float32), ball((11, 12, 5), 3).astype(np.float32)
     region = consensus_region([here, here, there])
     assert region[here > 0].all()
     assert not region[11, 12, 3]
-    assert not consensus_region([there, here * 0, here * 0, here * 0]).any()
+    alone = consensus_region([there, here * 0, here * 0, here * 0])  # nobody contradicts
+    assert alone[there > 0].all() and not alone[11, 12, 20]
+    assert not consensus_region([here * 0.1, here * 0.2]).any()
     flat = consensus_region([ball()[11:12].astype(np.float32)])
     assert flat.shape[0] == 1 and flat.sum() > ball()[11].sum()
 

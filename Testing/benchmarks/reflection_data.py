@@ -42,7 +42,7 @@ def spec_of(organ: str, network: str) -> SegmenterSpec:
         patch=PATCH,
         aligned=False,
         network=Network(name="unet", arguments={"filters": FILTERS, "norm": NETWORKS[network][0]}),
-        synthesizer=Network(name="unet", arguments={"filters": FILTERS[:3], "norm": "instance"}),
+        synthesizer=Network(name="unet", arguments={"filters": FILTERS[:3], "norm": "batch"}),
     )
 
 

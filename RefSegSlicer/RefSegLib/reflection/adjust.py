@@ -65,11 +65,11 @@ def adjust(
     # The network sees what it saw before; of an image too large for that, the box only.
     whole = array[0].size <= MOST_VOXELS
     seen = array if whole else array[(slice(None), *judge.box)]
-    margins, inside = padding(seen.shape[1:], segmenter.spec, divisors(segmenter.spec))
+    margins, inside = padding(seen.shape[1:], segmenter.spec.patch, divisors(segmenter.spec))
     padded = np.pad(seen, [(0, 0), *margins], mode="edge").astype(np.float32)
     if whole:
         inside = tuple(slice(i.start + b.start, i.start + b.stop) for i, b in zip(inside, judge.box, strict=True))
-    around, drawn = padding(judge.region.shape, segmenter.spec, synthesizer_divisors(segmenter.spec))
+    around, drawn = padding(judge.region.shape, judge.synthesizer.context, synthesizer_divisors(segmenter.spec))
     frame = [side for margin in around[::-1] for side in margin]
     patch = torch.from_numpy(padded)[None].to(device)
     image, region = judge.image.to(device), judge.region.to(device)

@@ -59,25 +59,28 @@ def calibrate(
     rng = np.random.default_rng(seed)
     total = len(cases) * (1 + shifts_per_case)
 
-    def looked_at(settings: ReflectionSettings, every: int, adjusted: int, progress: Progress) -> list[Condition]:
+    def looked_at(
+        settings: ReflectionSettings, progress: Progress, *, every: int = 1, pool: bool = False, adjusted: int = 0
+    ) -> list[Condition]:
         found = []
         for number, image in enumerate(shown(cases, segmenter.spec, shifts_per_case, seed)):
             if number % every == 0:
                 progress(number / total, f"Calibrating reflection: image {number + 1} of {total}")
                 adjusting = adjusted > 0 and number % adjusted == 0
-                found.append(condition_of(image, segmenter, synthesizer, settings, rng, adjusting))
+                found.append(condition_of(image, segmenter, synthesizer, settings, rng, pool=pool, adjusting=adjusting))
         return [condition for condition in found if condition is not None]
 
     # A number without a common factor with the images per case, so that every case and shift has its turn.
     every = max(1, round(total / MOST_POOLED))
     while every > 1 and np.gcd(every, 1 + shifts_per_case) > 1:
         every += 1
-    pooled = looked_at(settings, every, 0, progress.part(0.0, 0.5))
+    pooled = looked_at(settings, progress.part(0.0, 0.5), every=every, pool=True)
     if not pooled:
         raise BadInput("The model finds nothing in any validation image; reflection cannot be calibrated on it.")
     names = shortlist(pooled, weighed(pooled, settings))
     settings = settings.model_copy(update={"candidates": names})
-    return decide(looked_at(settings, 1, max(1, total // MOST_ADJUSTED), progress.part(0.5, 1.0)), settings)
+    conditions = looked_at(settings, progress.part(0.5, 1.0), adjusted=max(1, total // MOST_ADJUSTED))
+    return decide(conditions, settings)
 
 
 def weighed(conditions: Sequence[Condition], settings: ReflectionSettings) -> ReflectionSettings:

@@ -107,11 +107,16 @@ def condition_of(
     synthesizer: Synthesizer,
     settings: ReflectionSettings,
     rng: np.random.Generator,
+    *,
+    pool: bool = False,
     adjusting: bool = False,
 ) -> Condition | None:
-    """One image looked at by all candidates of `settings`; None where none of them finds anything."""
+    """One image looked at by all candidates of `settings`; None where none of them finds anything.
+
+    pool: only what a short list is learned from: no features.
+    """
     array, truth = image.array, image.labels
-    first = Looked(IDENTITY, infer(segmenter, array))
+    first = Looked(IDENTITY, infer(segmenter, array), exact=True)
     looked = look(first, array, segmenter, settings)
     region = consensus_region((candidate.foreground() for candidate in looked), segmenter.spec.dimensions == 2)
     if not region.any():
@@ -121,16 +126,17 @@ def condition_of(
     features = []
     for number, candidate in enumerate(looked):
         candidate.verdict = verdict = judge(candidate.probabilities)
-        others = labels[:number] + labels[number + 1 :]
-        features.append(estimate.features(candidate.probabilities, others, verdict.ssim, verdict.correlation))
+        if not pool:  # every candidate with every other takes longer than all the rest
+            others = labels[:number] + labels[number + 1 :]
+            features.append(estimate.features(candidate.probabilities, others, verdict.ssim, verdict.correlation))
     outputs = len(first.probabilities)
     alone = judge_alone(first, array, synthesizer)
     verdict = alone(first.probabilities) if alone is not None else None
     first_features = None
     if verdict is not None:
         first_features = estimate.features(first.probabilities, [], verdict.ssim, verdict.correlation)
-    pool = np.flatnonzero(region | (np.max(labels, axis=0) > 0))
-    sample = rng.choice(pool, min(VOXELS, len(pool)), replace=False)
+    places = np.flatnonzero(region | (np.max(labels, axis=0) > 0))
+    sample = rng.choice(places, min(VOXELS, len(places)), replace=False)
     local = np.ones(truth.shape, np.float32) if verdict is None else verdict.local
     first_signs = signs_of(first.probabilities, [], local).reshape(3, -1)[:, sample]
     signs = signs_of(first.probabilities, labels[1:], looked[0].verdict.local).reshape(3, -1)[:, sample]
@@ -161,7 +167,8 @@ def _adjusted(
     moved, _ = adjust(seen, network, judge, settings.model_copy(update={"steps": 5}))
     if moved is None:
         return None
-    final = Looked("adjusted", moved, judge(moved))
+    final = Looked("adjusted", moved)
+    final.verdict = judge(moved)
     kept = max(chosen, final, key=lambda candidate: score_of(candidate, settings))
     values = range(1, len(moved))
     before, after = (

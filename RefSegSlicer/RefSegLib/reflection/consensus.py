@@ -8,24 +8,26 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-LIKELY = 0.35  # mean probability of any structure
+# Mean probability of any structure, as a share of the highest there is. Not of 1: under a strong shift most candidates
+# find nothing, and 13 of 50 shifted hearts had no region at all.
+LIKELY = 0.35
 REACH = 3  # voxels around it
 
 
 def consensus_region(foregrounds: Iterable[npt.NDArray[np.floating]], flat: bool = False) -> npt.NDArray[np.bool_]:
-    """The region (k, j, i) where candidates, on average, see a structure, and REACH voxels around it; may be empty.
+    """The region (k, j, i) where candidates, together, see a structure, and REACH voxels around it; may be empty.
 
-    foregrounds: probability of any structure (k, j, i), one per candidate; flat: REACH
-    within slices only. A region cut from one candidate would be
-    small where that candidate collapsed, and agree with anything (measured: the score then ranks masks upside down).
+    foregrounds: probability of any structure (k, j, i), one per candidate; flat: REACH within slices only. A region cut
+    from the mask that is judged would be small where that mask collapsed, and agree with anything (measured: the score
+    then ranks masks upside down).
     """
-    total, count = None, 0
+    total = None
     for foreground in foregrounds:
         total = foreground.astype(np.float32) if total is None else total + foreground
-        count += 1
-    likely = total > LIKELY * count
-    if not likely.any():
-        return likely
+    highest = float(total.max())
+    if highest < 0.5:
+        return np.zeros(total.shape, bool)
+    likely = total > LIKELY * highest
     # Dilation only inside the box it can reach: the rest of a large image costs nothing.
     box = grown_box(likely, REACH)
     ball = ndimage.generate_binary_structure(3, 1)

@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from RefSegLib.models.spec import SegmenterSpec
 from RefSegLib.synthesis.synthesizer import Synthesizer
 
 log = logging.getLogger(__name__)
@@ -60,15 +59,15 @@ def drawer(synthesizer: Synthesizer) -> Draw:
 
 
 def padding(
-    shape: tuple[int, ...], spec: SegmenterSpec, divisible: tuple[int, int, int]
+    shape: tuple[int, ...], smallest: tuple[int, int, int], divisible: tuple[int, int, int]
 ) -> tuple[list[tuple[int, int]], Box]:
-    """Margins per axis that bring `shape` to a patch at least and to multiples of `divisible`; and the inside.
+    """Margins per axis that bring `shape` to `smallest` at least and to multiples of `divisible`; and the inside.
 
     On both sides, as inference pads: instance normalization should see about as much as in training.
     """
     margins = []
-    for n, patch, divisor in zip(shape, spec.patch, divisible, strict=True):
-        missing = max(0, patch - n)
+    for n, least, divisor in zip(shape, smallest, divisible, strict=True):
+        missing = max(0, least - n)
         missing += -(n + missing) % divisor
         margins.append((missing // 2, missing - missing // 2))
     return margins, tuple(slice(low, low + n) for (low, _), n in zip(margins, shape, strict=True))

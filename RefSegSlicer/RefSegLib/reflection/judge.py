@@ -64,5 +64,7 @@ class Judge:
         return np.concatenate(parts)
 
     def _draw_block(self, masks: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        margins, inside = padding(masks.shape[1:], self.synthesizer.spec, synthesizer_divisors(self.synthesizer.spec))
+        margins, inside = padding(
+            masks.shape[1:], self.synthesizer.context, synthesizer_divisors(self.synthesizer.spec)
+        )
         return drawer(self.synthesizer)(np.pad(masks, [(0, 0), *margins], mode="edge"))[inside]

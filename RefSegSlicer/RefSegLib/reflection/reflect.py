@@ -87,7 +87,7 @@ def reflect(
     settings = settings or ReflectionSettings()
     if probabilities is None:
         probabilities = infer(segmenter, array, progress.part(0.0, 0.1))
-    first = Looked(IDENTITY, probabilities)
+    first = Looked(IDENTITY, probabilities, exact=True)
     if synthesizer is None:
         return _unjudged(
             first, settings, "Reflection is not available: this model has no synthesizer. First mask kept."
@@ -109,7 +109,8 @@ def reflect(
         seen, network = way(chosen.name, array, segmenter, settings)
         moved, trace = adjust(seen, network, judge, settings, progress.part(0.8, 1.0))
         if moved is not None:
-            adjusted = Looked("adjusted", moved, judge(moved))
+            adjusted = Looked("adjusted", moved)
+            adjusted.verdict = judge(moved)
             looked.append(adjusted)
             best = max(chosen, adjusted, key=lambda c: score_of(c, settings))
     progress(1.0, "Reflected")
@@ -138,7 +139,7 @@ def _early(first: Looked, array: Array, synthesizer: Synthesizer, settings: Refl
 
 def _result(looked: list[Looked], best: Looked, trace: list[float], settings: ReflectionSettings) -> Reflection:
     first, score = looked[0], score_of(best, settings)
-    probabilities = np.asarray(best.probabilities, np.float32)
+    probabilities = best.probabilities
     others = [candidate.labels for candidate in looked if candidate is not best and candidate.name != "adjusted"]
     alone = len(looked) == 1
     signs = signs_of(probabilities, others, best.verdict.local)
@@ -171,7 +172,7 @@ def _candidate(candidate: Looked, settings: ReflectionSettings) -> Candidate:
 
 def _unjudged(first: Looked, settings: ReflectionSettings, reason: str) -> Reflection:
     """The first mask as it is."""
-    probabilities = np.asarray(first.probabilities, np.float32)
+    probabilities = first.probabilities
     signs = signs_of(probabilities, [], np.ones(probabilities.shape[1:], np.float32))
     return Reflection(probabilities, [], [], False, reason, settings.suspect_first(signs))
 

@@ -20,9 +20,9 @@ HARM = 0.02
 
 
 def shortlist(conditions: Sequence[Condition], settings: ReflectionSettings) -> tuple[str, ...]:
-    """Names of candidates, identity first: greedily whichever adds most Dice for its cost; FEWEST at least.
+    """Names of candidates, identity first: greedily whichever adds most Dice for its cost, FEWEST to BUDGET.
 
-    conditions: looked at by the whole pool, the same candidates in each. Together they cost BUDGET at most. One is taken when it beats the first
+    conditions: looked at by the whole pool, the same candidates in each. One is taken when it beats the first
     mask by the margin of `settings`; choices that make cases worse by over 0.02 count twice.
     """
     names = conditions[0].names

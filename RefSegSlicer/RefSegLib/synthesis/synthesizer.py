@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 from RefSegLib.models.networks import build_synthesizer, synthesizer_divisors
 from RefSegLib.models.spec import SegmenterSpec
@@ -23,11 +24,17 @@ def gray(array: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 
 class Synthesizer:
-    """A trained network from masks to images (method of RefSeg; direct regression, no adversary)."""
+    """A trained network from masks to images (method of RefSeg; direct regression, no adversary).
+
+    context: voxels along k, j, i that it has to see at once at least, to draw as it learned to.
+    """
 
     def __init__(self, spec: SegmenterSpec, module: nn.Module) -> None:
         self.spec = spec
         self.module = module.eval()
+        normalized = any(isinstance(layer, _InstanceNorm) for layer in module.modules())
+        # Instance norm should see about as much as in training; a network without it draws any part of an image alike.
+        self.context = spec.patch if normalized else (1, 1, 1)
 
     def __call__(self, probabilities: torch.Tensor) -> torch.Tensor:
         """(n, outputs, k, j, i) to (n, 1, k, j, i), any size; gradients flow back to the probabilities."""

@@ -86,8 +86,14 @@ def fit(
         return min((step + 1) / warm, 0.5 * (1 + math.cos(math.pi * min(1.0, step / total))) + 1e-3)
 
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule)
+
     # A short memory at first, so that the mean does not drag along the random start.
-    average = AveragedModel(module, avg_fn=lambda mean, new, n: mean.lerp(new, 1 - min(AVERAGING, (1 + n) / (10 + n))))
+    def averaged(mean: torch.Tensor, new: torch.Tensor, n: torch.Tensor) -> torch.Tensor:
+        share = 1 - min(AVERAGING, (1 + float(n)) / (10 + float(n)))
+        return mean.lerp(new, share) if mean.is_floating_point() else new
+
+    # Statistics of batch norm too: those of the last ten batches do not fit the mean of the weights.
+    average = AveragedModel(module, avg_fn=averaged, use_buffers=True)
     parts = {"module": module, "average": average, "optimizer": optimizer, "scheduler": scheduler}
     state: dict[str, Any] = {"epoch": 0, "score": -math.inf, "since": 0, "seconds": 0.0, "weights": {}, "history": []}
     if checkpoint is not None and checkpoint.exists():
