@@ -221,7 +221,9 @@ def evaluate(
     model: ModelName,
     images: Images,
     labels: Labels,
-    methods: Annotated[str, typer.Option("--methods", help="Comma separated: none, reflect.")] = "none",
+    methods: Annotated[
+        str, typer.Option("--methods", help="Comma separated: none, bn, tent, intent, consistency, reflect.")
+    ] = "none",
     shift: Annotated[list[str] | None, typer.Option("--shift", help="NAME:SEVERITY, may be repeated.")] = None,
     split: Annotated[str | None, typer.Option("--split", help="Only patients of train, validation or test.")] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only so many cases.")] = None,
@@ -229,7 +231,7 @@ def evaluate(
     store: Store = None,
     report: Report = None,
 ) -> None:
-    """Compare masks with the truth, clean and under named shifts, with and without reflection."""
+    """Compare masks with the truth, clean and under named shifts, by reflection and other ways to adapt to an image."""
     from RefSegLib.engine import Engine
     from RefSegLib.evaluation import evaluate as run
     from RefSegLib.quality.shifts import parse
@@ -255,3 +257,5 @@ def evaluate(
         )
     write_report(result, report)
     console.print_json(json.dumps(result["summary"]))
+    for method, reason in result["summary"]["skipped"].items():
+        console.print(f"{method} was left out. {reason}", highlight=False, soft_wrap=True)

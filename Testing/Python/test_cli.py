@@ -108,7 +108,7 @@ def test_evaluate_reports_every_case_clean_and_shifted_by_every_method(the_place
         (m, s) for m in ("none", "reflect") for s in (None, "noise:2")
     }
     for case in cases:
-        assert case.keys() == {"case", "method", "shift", "dice", "hd95", "estimated_dice", "accepted", "seconds"}
+        assert case["applies"]
         assert 0 <= case["dice"]["ball"] <= 1
 
 

@@ -1,12 +1,14 @@
 """`evaluate`: what it writes is what was measured, on the grid of the case."""
 
 import json
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
+import torch
 from RefSegLib.errors import BadInput, Cancelled
-from RefSegLib.evaluation import evaluate, summarize
-from RefSegLib.inference.segmenter import load_segmenter
+from RefSegLib.evaluation import METHODS, evaluate, summarize
+from RefSegLib.inference.segmenter import TorchSegmenter, load_segmenter
 from RefSegLib.models.spec import Label, Network, SegmenterSpec
 from RefSegLib.models.store import ModelStore
 from RefSegLib.progress import Progress
@@ -29,6 +31,12 @@ SPEC = SegmenterSpec(
     network=Network(name="unet", arguments={"filters": [4, 8, 8]}),
 )
 GRID = Grid((20, 22, 24), (2.0, 1.0, 1.0), ((0, 0, -1), (0, 1, 0), (1, 0, 0)), (5.0, 6.0, 7.0))
+
+
+ROW = {
+    *("case", "method", "shift", "applies", "dice", "hd95", "estimated_dice", "estimated_interval"),
+    *("accepted", "reason", "seconds"),
+}
 
 
 class Threshold:
@@ -81,7 +89,8 @@ def test_every_case_is_there_in_every_method_and_shift(result):
         for shift in (None, "bias:5", "noise:1")
     }
     for row in rows:
-        assert set(row) == {"case", "method", "shift", "dice", "hd95", "estimated_dice", "accepted", "seconds"}
+        assert set(row) == ROW
+        assert row["applies"]
         assert row["seconds"] > 0
         assert row["accepted"] is (None if row["method"] == "none" else row["accepted"])
 
@@ -109,14 +118,25 @@ def test_the_summary_counts_harm_and_help_against_none(result):
     assert set(by_method["reflect"]) == {"clean", "shifted", "bias:5", "noise:1"}
 
 
-def row(case: str, method: str, dice: float, estimated: float | None = None, hd95: float | None = 1.0) -> dict:
+def row(
+    case: str,
+    method: str,
+    dice: float,
+    estimated: float | None = None,
+    hd95: float | None = 1.0,
+    shift: str | None = None,
+    interval: list[float] | None = None,
+) -> dict:
     return {
+        "applies": True,
+        "reason": None,
         "case": case,
         "method": method,
-        "shift": None,
+        "shift": shift,
         "dice": {"ball": dice},
         "hd95": {"ball": hd95},
         "estimated_dice": {"ball": estimated},
+        "estimated_interval": {} if interval is None else {"ball": interval},
         "accepted": None,
         "seconds": 1.0,
     }
@@ -134,11 +154,84 @@ def test_harm_estimates_and_undefined_distances_are_summed_up_rightly():
     found = summary["by_method"]["reflect"]["clean"]
     assert (found["harmed"], found["helped"], found["worst"]) == (0.25, 0.25, -0.05)
     assert found["hd95"]["ball"] == 1.0
-    estimate = summary["estimate"]["reflect"]
+    estimate = summary["estimate"]["reflect"]["overall"]
+    assert estimate == summary["estimate"]["reflect"]["clean"]
+    assert estimate["interval_90_holds"] is None
     assert estimate["mae"] == pytest.approx((0.05 + 0.10 + 0.21 + 0.05) / 4)
     assert estimate["bad"] == 1
     assert estimate["auroc_below_0.7"] == pytest.approx(2 / 3, abs=1e-3)
     assert "none" not in summary["estimate"]
+
+
+def test_estimates_are_summed_up_clean_and_shifted_apart_with_their_intervals():
+    rows = [
+        row("0", "reflect", 0.8, 0.9, interval=[0.75, 0.95]),
+        row("1", "reflect", 0.7, 0.9, interval=[0.75, 0.95]),
+        row("0", "reflect", 0.5, 0.9, shift="noise:3", interval=[0.75, 0.95]),
+        row("1", "reflect", 0.9, 0.9, shift="noise:3"),
+    ]
+    found = summarize(rows)["estimate"]["reflect"]
+    assert {name: part["labels"] for name, part in found.items()} == {"overall": 4, "clean": 2, "shifted": 2}
+    assert found["clean"]["mae"] == pytest.approx(0.15)
+    assert found["shifted"]["mae"] == pytest.approx(0.2)
+    assert found["overall"]["interval_90_holds"] == pytest.approx(1 / 3, abs=1e-3)
+    assert found["clean"]["interval_90_holds"] == 0.5
+    assert found["shifted"]["interval_90_holds"] == 0
+
+
+def test_every_named_method_is_measured_or_says_that_it_does_not_apply(cases):
+    found = evaluate(batch_norm(), None, None, cases, methods=METHODS, limit=1)
+    rows = {r["method"]: r for r in found["cases"]}
+    assert set(rows) == set(METHODS)
+    assert all(r["applies"] and r["seconds"] > 0 for r in rows.values())
+    assert rows["bn"]["accepted"]
+    assert rows["bn"]["dice"] != rows["none"]["dice"]  # its statistics are far from those of the image
+    assert found["summary"]["skipped"] == {}
+    foreign = evaluate(Threshold(), None, None, cases, methods=("none", "tent"), limit=2)
+    assert foreign["summary"]["by_method"].keys() == {"none"}
+    assert "no torch network" in foreign["summary"]["skipped"]["tent"]
+    skipped = [r for r in foreign["cases"] if r["method"] == "tent"]
+    assert len(skipped) == 2
+    for r in skipped:
+        assert set(r) == ROW
+        assert not r["applies"]
+        assert r["dice"] == {}
+    assert json.loads(json.dumps(foreign, allow_nan=False)) == foreign
+
+
+def batch_norm() -> TorchSegmenter:
+    """Brighter by one standard deviation than the mean is a ball, for statistics that fit no image of these."""
+    norm = nn.BatchNorm3d(1)
+    norm.running_mean.fill_(5.0)
+    head = nn.Conv3d(1, 3, 1)
+    head.weight.data[:] = torch.tensor([-6.0, 6.0, 0.0]).reshape(3, 1, 1, 1, 1)
+    head.bias.data[:] = torch.tensor([6.0, -6.0, -50.0])
+    return TorchSegmenter(SPEC, nn.Sequential(norm, head))
+
+
+def test_a_benchmark_brings_methods_of_its_own(cases):
+    @dataclass
+    class Answer:
+        probabilities: np.ndarray
+        estimated_dice: dict
+        estimated_interval: dict
+
+    def everything(array, probabilities, segmenter, progress):
+        flat = np.zeros_like(probabilities)
+        flat[1] = 1
+        return Answer(flat, {1: 0.25}, {1: (0.0, 0.5)})
+
+    methods = {"none": None, "everything": everything}
+    found = evaluate(Threshold(), None, None, cases, methods=methods, limit=1)
+    none, own = found["cases"]
+    assert (none["method"], own["method"]) == ("none", "everything")
+    assert own["dice"]["ball"] < none["dice"]["ball"]
+    assert own["estimated_dice"] == {"ball": 0.25, "ghost": None}
+    assert own["estimated_interval"] == {"ball": [0.0, 0.5]}
+    assert none["estimated_interval"] == {}
+    assert found["summary"]["estimate"]["everything"]["clean"]["interval_90_holds"] == 1
+    with pytest.raises(BadInput, match="no method given"):
+        evaluate(Threshold(), None, None, cases, methods={})
 
 
 def test_a_model_without_synthesizer_is_measured_all_the_same(cases):
