@@ -68,7 +68,8 @@ def condition(first: float, other: float, rise: float, shifted: bool = True, adj
         ssim=np.array([0.5, 0.5 + rise]),
         correlation=np.array([0.3, 0.3]),
         by_label=dices,
-        confidence=np.array([first, other]),
+        confidence=np.array([first, first]),
+        least_confidence=first,
         alone=(0.5, 0.3),
         first_features={1: (first, 0.5, 0.3)},
         features=[{1: (d[1], 0.5, 0.3, 0.9, 0.8)} for d in dices],
@@ -219,7 +220,7 @@ def pooled(dices: list[list[float]], scores: list[list[float]], names: list[str]
     for some, score in zip(dices, scores, strict=True):
         row = condition(some[0], some[-1], 0)
         row.names, row.dices = names, np.array(some)
-        row.ssim, row.correlation = np.array(score), np.zeros(len(score))
+        row.ssim, row.correlation, row.confidence = np.array(score), np.zeros(len(score)), np.zeros(len(score))
         rows.append(row)
     return rows
 

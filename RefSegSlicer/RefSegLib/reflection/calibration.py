@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +23,7 @@ from RefSegLib.training.cases import Sample
 
 HARM = 0.02  # Dice below the first mask that counts as harm
 MOST_HARMED = 0.02  # share of cases
-NEVER = 9.0  # a margin that no candidate beats: scores lie within -1..2
+NEVER = 9.0  # a margin that no candidate beats: scores lie within -1..3
 ADJUST_GAIN = 0.002  # mean Dice that adjusting must add to be worth twice the time
 MOST_ADJUSTED = 30  # conditions on which adjusting is tried
 MOST_POOLED = 60  # conditions on which every candidate there is is tried
@@ -87,15 +88,21 @@ def weighed(conditions: Sequence[Condition], settings: ReflectionSettings) -> Re
     """`settings` with the weights of the score and the margin that gain most without doing harm."""
     first = np.array([c.dices[0] for c in conditions])
     best = None
-    for ssim_weight, correlation_weight in ((1.0, 1.0), (1.0, 0.0), (0.0, 1.0)):
-        tried = settings.model_copy(update={"ssim_weight": ssim_weight, "correlation_weight": correlation_weight})
+    for ssim_weight, correlation_weight, confidence_weight in product((0.0, 1.0), (0.0, 1.0), (0.0, 0.5, 1.0)):
+        if not ssim_weight and not correlation_weight:
+            continue
+        tried = settings.model_copy(
+            update={
+                "ssim_weight": ssim_weight,
+                "correlation_weight": correlation_weight,
+                "confidence_weight": confidence_weight,
+            }
+        )
         for margin in np.arange(0.0, 0.2001, 0.0025):
             kept = np.array([c.dices[c.choice(tried, margin)] for c in conditions])
             gain, harmed = float((kept - first).mean()), float((kept < first - HARM).mean())
-            # Both terms together unless one alone is clearly better: two look at different things.
-            worth = gain - (0.0 if ssim_weight and correlation_weight else 0.001)
-            if harmed <= MOST_HARMED and gain > 0 and (best is None or worth > best[0] + 1e-5):
-                best = (worth, tried.model_copy(update={"margin": round(float(margin), 4)}))
+            if harmed <= MOST_HARMED and gain > 0 and (best is None or gain > best[0] + 1e-5):
+                best = (gain, tried.model_copy(update={"margin": round(float(margin), 4)}))
     return best[1] if best else settings.model_copy(update={"margin": NEVER})
 
 
@@ -108,7 +115,7 @@ def decide(conditions: Sequence[Condition], settings: ReflectionSettings) -> Ref
     settings = weighed(conditions, settings)
     choices = [c.choice(settings, settings.margin) for c in conditions]
     kept = np.array([c.dices[choice] for c, choice in zip(conditions, choices, strict=True)])
-    scores = np.array([c.scores(settings)[n] for c, n in zip(conditions, choices, strict=True)])
+    similar = [settings.similarity(c.ssim[n], c.correlation[n]) for c, n in zip(conditions, choices, strict=True)]
     oracle = np.array([c.dices.max() for c in conditions])
     tried = np.array([c.adjusted for c in conditions if c.adjusted is not None])
     report = {"conditions": len(conditions), "harmed": float((kept < first - HARM).mean())}
@@ -124,7 +131,7 @@ def decide(conditions: Sequence[Condition], settings: ReflectionSettings) -> Ref
         report["adjust_harmed"] = float((tried[:, 1] < tried[:, 0] - HARM).mean())
         if after - before >= ADJUST_GAIN and report["adjust_harmed"] <= MOST_HARMED:
             updates["steps"] = 5
-    good = scores[kept >= 0.7]
+    good = np.array(similar)[kept >= 0.7]
     if len(good):
         # A tenth below the worst that still gave a good mask: 0.19 for the shipped hippocampus model, with which a
         # heart, a lung, a brain, noise and a hippocampus upside down or turned scored 0.01 to 0.18.
@@ -154,8 +161,8 @@ def _early_exit(
     report: dict[str, float],
 ) -> EarlyExit | None:
     """The lowest thresholds under which hardly a rescue is missed: at most 1 % of conditions, 0.001 of mean Dice."""
-    alone = np.array([settings.score(*c.alone) if c.alone else -NEVER for c in conditions])
-    confidence = np.array([c.confidence[0] for c in conditions])
+    alone = np.array([settings.similarity(*c.alone) if c.alone else -NEVER for c in conditions])
+    confidence = np.array([c.least_confidence for c in conditions])
     clean = np.array([not c.shifted for c in conditions])
     if not clean.any():
         return None

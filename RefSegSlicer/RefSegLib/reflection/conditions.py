@@ -18,7 +18,7 @@ from RefSegLib.reflection.adjust import adjust
 from RefSegLib.reflection.candidates import IDENTITY
 from RefSegLib.reflection.consensus import consensus_region
 from RefSegLib.reflection.judge import Judge
-from RefSegLib.reflection.looking import Looked, choose, confidence_of, look, score_of, way
+from RefSegLib.reflection.looking import Looked, choose, look, score_of, way
 from RefSegLib.reflection.reflect import judge_alone
 from RefSegLib.reflection.settings import ReflectionSettings
 from RefSegLib.synthesis.synthesizer import Synthesizer
@@ -45,7 +45,8 @@ class Condition:
     """One image under one shift, looked at by all candidates.
 
     Per candidate, identity first: ssim, correlation, confidence (n,), by_label (Dice of each label), dices (n,) their
-    mean, features. alone: terms of the first mask's score in its own region; first_signs, signs, wrong: samples for
+    mean, features. least_confidence: of the first mask; alone: terms of its
+    similarity in its own region; first_signs, signs, wrong: samples for
     the suspect map; adjusted: mean Dice before and after adjusting, where that was tried.
     """
 
@@ -55,6 +56,7 @@ class Condition:
     ssim: npt.NDArray[np.float64]
     correlation: npt.NDArray[np.float64]
     confidence: npt.NDArray[np.float64]
+    least_confidence: float
     by_label: list[dict[int, float]]
     alone: tuple[float, float] | None
     first_features: estimate.Features | None
@@ -70,7 +72,7 @@ class Condition:
 
     def scores(self, settings: ReflectionSettings) -> npt.NDArray[np.float64]:
         """(n,): the score of every candidate."""
-        return settings.ssim_weight * self.ssim + settings.correlation_weight * self.correlation
+        return settings.similarity(self.ssim, self.correlation) + settings.confidence_weight * self.confidence
 
     def choice(self, settings: ReflectionSettings, margin: float) -> int:
         """The number of the candidate that would be kept."""
@@ -146,7 +148,8 @@ def condition_of(
         names=[candidate.name for candidate in looked],
         ssim=np.array([candidate.verdict.ssim for candidate in looked]),
         correlation=np.array([candidate.verdict.correlation for candidate in looked]),
-        confidence=np.array([confidence_of(candidate.probabilities) for candidate in looked]),
+        confidence=np.array([candidate.confidence for candidate in looked]),
+        least_confidence=first.least_confidence,
         by_label=[{v: dice(found == v, truth == v) for v in range(1, outputs)} for found in labels],
         alone=None if verdict is None else (verdict.ssim, verdict.correlation),
         first_features=first_features,

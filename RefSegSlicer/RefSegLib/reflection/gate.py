@@ -90,7 +90,7 @@ def gate_zero(
         region = consensus_region((1 - mask[0] for mask in soft.values()), synthesizer.spec.dimensions == 2)
         judge = Judge(np.asarray(sample.image), region, synthesizer)
         verdicts = {name: judge(mask) for name, mask in soft.items()}
-        scores = {name: settings.score(v.ssim, v.correlation) for name, v in verdicts.items()}
+        scores = {name: settings.similarity(v.ssim, v.correlation) for name, v in verdicts.items()}
         for name in masks:
             if name:
                 below.setdefault(name, []).append(scores[name] < scores[""])

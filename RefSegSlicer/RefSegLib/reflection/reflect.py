@@ -22,7 +22,7 @@ from RefSegLib.reflection.adjust import adjust
 from RefSegLib.reflection.candidates import IDENTITY
 from RefSegLib.reflection.consensus import consensus_region
 from RefSegLib.reflection.judge import Judge
-from RefSegLib.reflection.looking import Looked, choose, confidence_of, look, score_of, way
+from RefSegLib.reflection.looking import Looked, choose, look, score_of, similarity_of, way
 from RefSegLib.reflection.settings import ReflectionSettings
 from RefSegLib.synthesis.synthesizer import Synthesizer
 
@@ -51,7 +51,7 @@ class Reflection:
     trace: score before each step of adjusting, empty without; accepted: whether the first mask was replaced;
     reason: a sentence for the user; suspect: (k, j, i) float32 in 0..1, how likely the label there is wrong;
     estimated_dice: per label value; estimated_interval: (low, high) that holds the truth nine times out of ten; both
-    empty for a model without calibration; similarity_before, similarity_after: score of first and kept mask;
+    empty for a model without calibration; similarity_before, similarity_after: of first and kept mask;
     proxy: (k, j, i), the image the kept mask implies, None where there is none; changed: Dice between first and kept.
     """
 
@@ -125,20 +125,19 @@ def judge_alone(first: Looked, array: Array, synthesizer: Synthesizer) -> Judge 
 
 def _early(first: Looked, array: Array, synthesizer: Synthesizer, settings: ReflectionSettings) -> Reflection | None:
     """The result for a first mask that is as good as those of the validation patients, else None."""
-    if settings.early is None or confidence_of(first.probabilities) < settings.early.confidence:
+    if settings.early is None or first.least_confidence < settings.early.confidence:
         return None
     judge = judge_alone(first, array, synthesizer)
     if judge is None:
         return None
     first.verdict = judge(first.probabilities)
-    score = score_of(first, settings)
-    if score < settings.early.score:
+    if similarity_of(first, settings) < settings.early.score:
         return None
     return _result([first], first, [], settings)
 
 
 def _result(looked: list[Looked], best: Looked, trace: list[float], settings: ReflectionSettings) -> Reflection:
-    first, score = looked[0], score_of(best, settings)
+    first = looked[0]
     probabilities = best.probabilities
     others = [candidate.labels for candidate in looked if candidate is not best and candidate.name != "adjusted"]
     alone = len(looked) == 1
@@ -158,8 +157,8 @@ def _result(looked: list[Looked], best: Looked, trace: list[float], settings: Re
         suspect=(settings.suspect_first if alone else settings.suspect)(signs),
         estimated_dice=estimated,
         estimated_interval=interval,
-        similarity_before=score_of(first, settings),
-        similarity_after=score,
+        similarity_before=similarity_of(first, settings),
+        similarity_after=similarity_of(best, settings),
         proxy=best.verdict.proxy,
         changed=changed,
     )
@@ -167,6 +166,7 @@ def _result(looked: list[Looked], best: Looked, trace: list[float], settings: Re
 
 def _candidate(candidate: Looked, settings: ReflectionSettings) -> Candidate:
     terms = {"ssim": candidate.verdict.ssim, "correlation": candidate.verdict.correlation}
+    terms["confidence"] = candidate.confidence
     return Candidate(candidate.name, score_of(candidate, settings), terms)
 
 
@@ -183,23 +183,23 @@ def mean_dice(a: npt.NDArray[np.integer], b: npt.NDArray[np.integer], outputs: i
 
 
 def _reason(looked: list[Looked], best: Looked, changed: float, estimated: float, settings: ReflectionSettings) -> str:
-    first, score = looked[0], score_of(best, settings)
-    before = score_of(first, settings)
+    first, similarity = looked[0], similarity_of(best, settings)
+    before, after = score_of(first, settings), score_of(best, settings)
     if len(looked) == 1:
-        text = f"The first mask agrees well with the image ({score:.2f}); kept."
+        text = f"The first mask agrees well with the image ({similarity:.2f}); kept."
     elif best is first:
         nearest = max(score_of(candidate, settings) for candidate in looked[1:])
         text = (
-            f"First mask kept: no other candidate agrees better with the image by more than {settings.margin:.3f} "
+            f"First mask kept: no other candidate scores higher by more than {settings.margin:.3f} "
             f"(first {before:.3f}, best other {nearest:.3f})."
         )
     else:
-        text = f"Mask replaced ({best.name}): agreement with the image rose from {before:.3f} to {score:.3f}."
+        text = f"Mask replaced ({best.name}): its score is {after:.3f}, that of the first mask {before:.3f}."
         if changed < LARGE_CHANGE:
             text += f" It changed a lot (Dice {changed:.2f} with the first); please check."
-    if settings.known is not None and score < settings.known:
+    if settings.known is not None and similarity < settings.known:
         text += (
-            f" The image does not look like those the model knows (agreement {score:.2f}, expected at least "
+            f" The image does not look like those the model knows (agreement {similarity:.2f}, expected at least "
             f"{settings.known:.2f}): wrong kind of image or wrong place? Please check."
         )
     elif estimated < POOR:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 from RefSegLib.quality.estimate import Estimator
 from RefSegLib.quality.suspect import SuspectModel
 from RefSegLib.reflection.candidates import NAMES
 
+Number = TypeVar("Number", float, npt.NDArray[np.float64])
+
 
 class EarlyExit(BaseModel):
-    """A first mask at least this similar and this sure is taken without looking at other candidates."""
+    """A first mask at least this similar (score) and this sure is taken without looking at other candidates."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -24,9 +28,10 @@ class ReflectionSettings(BaseModel):
     """All that `reflect` needs to know about a model. The defaults serve a model that was never calibrated.
 
     candidates: names from candidates.NAMES, identity first; reference: mean quantile curve per channel;
-    ssim_weight, correlation_weight: of the two terms of the score; margin: by how much the best candidate must beat
+    ssim_weight, correlation_weight: of the terms of similarity; confidence_weight: of what a mask expects of itself,
+    added to similarity for the score that candidates are chosen by; margin: by how much the best candidate must beat
     the first mask; steps, rate, anchor: of adjusting the model (0 steps: candidates are chosen from, nothing more);
-    known: the score below which even the best mask means an image of a kind the model never saw;
+    known: the similarity below which even the best mask means an image of a kind the model never saw;
     estimate_first, estimate: Dice from the first mask alone, and from all candidates; report: what was measured.
     """
 
@@ -36,6 +41,7 @@ class ReflectionSettings(BaseModel):
     reference: tuple[tuple[float, ...], ...] = ()
     ssim_weight: float = 1.0
     correlation_weight: float = 1.0
+    confidence_weight: float = 0.0
     margin: float = 0.02
     steps: Annotated[int, Field(ge=0, le=5)] = 0
     rate: float = 3e-3
@@ -48,6 +54,6 @@ class ReflectionSettings(BaseModel):
     suspect: SuspectModel = SuspectModel()
     report: dict[str, float] = {}
 
-    def score(self, ssim: float, correlation: float) -> float:
-        """One number from the two terms of similarity."""
+    def similarity(self, ssim: Number, correlation: Number) -> Number:
+        """One number, or one array, from the two terms of similarity."""
         return self.ssim_weight * ssim + self.correlation_weight * correlation
