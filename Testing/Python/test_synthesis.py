@@ -74,7 +74,7 @@ def test_a_synthesizer_learns_to_draw_and_the_right_mask_is_drawn_best():
 
     def similarity(labels: np.ndarray) -> float:
         probabilities = np.stack([labels == 0, labels == 1]).astype(np.float32)
-        proxy, image = synthesizer.proxy(probabilities), gray(samples[7].image)
+        proxy, image = synthesizer.proxy(probabilities), gray(samples[7].image, SPEC)
         return float(ssim_map(*(torch.from_numpy(x)[None, None] for x in (proxy, image))).mean())
 
     labels = samples[7].labels

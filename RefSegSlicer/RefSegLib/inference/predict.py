@@ -65,10 +65,10 @@ def prepare(volume: Volume, grid: Grid, spec: SegmenterSpec) -> npt.NDArray[np.f
             channel = np.empty(values.shape, np.float32)
             for k in range(grid.shape[0]):
                 channel[:, k] = spec.normalization(values[:, k])
-        else:
-            channel = spec.normalization(values)
-        channels.append(channel)
-    return channels[0] if len(channels) == 1 else np.concatenate(channels)
+            values = channel
+        channels.append(values)
+    array = channels[0] if len(channels) == 1 else np.concatenate(channels)
+    return array if spec.normalization.kind == "window" else spec.normalization(array)
 
 
 def segment(

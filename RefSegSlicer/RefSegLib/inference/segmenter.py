@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from RefSegLib.errors import BadInput
-from RefSegLib.models.networks import build_segmenter, divisors
+from RefSegLib.models.networks import divisors, restored_segmenter
 from RefSegLib.models.spec import SegmenterSpec
 
 if TYPE_CHECKING:
@@ -122,9 +122,7 @@ def load_segmenter(version: ModelVersion, device: str = "auto") -> TorchSegmente
     if not there.get(kind, False):
         usable = ", ".join(name for name, available in there.items() if available)
         raise BadInput(f"There is no device '{device}' on this machine; use auto or one of: {usable}.")
-    module = build_segmenter(version.spec)
-    module.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in version.segmenter().items()})
-    return ready_segmenter(version.spec, module, device)
+    return ready_segmenter(version.spec, restored_segmenter(version), device)
 
 
 def ready_segmenter(spec: SegmenterSpec, module: nn.Module, device: str) -> TorchSegmenter | OpenVinoSegmenter:

@@ -39,7 +39,7 @@ class Manifest(BaseModel):
     settings: dict[str, Any] = {}
     scores: dict[str, Any] = {}
     reflection: dict[str, Any] = {}
-    files: dict[Literal["segmenter.safetensors", "synthesizer.safetensors"], FileRecord]
+    files: dict[Literal["segmenter.safetensors", "segmenter.torchscript", "synthesizer.safetensors"], FileRecord]
 
     @field_validator("data", "settings", "scores", "reflection", mode="before")
     @classmethod
@@ -50,4 +50,6 @@ class Manifest(BaseModel):
     def _consistent(self) -> Manifest:
         if self.name != self.spec.name:
             raise ValueError(f"the model is called '{self.name}' and its specification '{self.spec.name}'")
+        if ("segmenter.torchscript" in self.files) != (self.spec.network.name == "torchscript"):
+            raise ValueError("a TorchScript file belongs to a network called torchscript, and to no other")
         return self

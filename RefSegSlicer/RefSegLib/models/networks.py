@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from monai.networks.nets import DynUNet, UNet
 from torch import nn
 
 from RefSegLib.errors import BadInput
+from RefSegLib.models.foreign import FOREIGN, build_foreign, foreign_divisors, scripted
 from RefSegLib.models.spec import Network, SegmenterSpec
+
+if TYPE_CHECKING:
+    from RefSegLib.models.version import ModelVersion
 
 # An axis is halved as long as this many voxels of the patch remain along it.
 SMALLEST = 4
@@ -36,24 +41,39 @@ def build_segmenter(spec: SegmenterSpec) -> nn.Module:
 
     spec.network.name is "dynunet" (full resolution from the first layer, after nnU-Net) or "unet" (residual,
     halves at once, several times faster); its arguments are `filters`, one number per level, `norm` ("instance" or
-    "batch") and `dropout`. All convolutional: any size that `divisors` divides will do.
+    "batch") and `dropout`. All convolutional: any size that `divisors` divides will do. "nnunet" and "monai" are those
+    of others, see models/foreign.py.
     Raises BadInput for another name or argument, or a patch that the network cannot halve evenly.
     """
+    if spec.network.name in FOREIGN:
+        network = build_foreign(spec)
+        return Slicewise(network) if spec.dimensions == 2 else network
     return _build(spec, spec.network, len(spec.channels), spec.outputs)
+
+
+def restored_segmenter(version: ModelVersion) -> nn.Module:
+    """The network of a stored version with its weights, whoever made it."""
+    if version.spec.network.name == "torchscript":
+        network = scripted(version.spec, version.segmenter_bytes())
+        return Slicewise(network) if version.spec.dimensions == 2 else network
+    network = build_segmenter(version.spec)
+    network.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in version.segmenter().items()})
+    return network
 
 
 def build_synthesizer(spec: SegmenterSpec) -> nn.Module:
     """The untrained network from soft masks (n, outputs, k, j, i) to proxy images (n, 1, k, j, i).
 
-    spec.synthesizer, or the same kind of network as the segmenter with its first three levels only: what an image looks
-    like near a structure is decided nearby. An image of several channels is proxied by their mean.
+    spec.synthesizer (axes of the patch that cannot be halved evenly then stay as they are), or the same kind of network
+    as the segmenter with its first three levels only: what an image looks like near a structure is decided nearby. An
+    image of several channels is proxied by their mean.
     """
     return _build(spec, _synthesizer(spec), spec.outputs, 1)
 
 
 def divisors(spec: SegmenterSpec) -> tuple[int, int, int]:
     """By what the size of an input of the segmenter along k, j, i must be divisible."""
-    return _divisors(spec, spec.network)
+    return foreign_divisors(spec) if spec.network.name in FOREIGN else _divisors(spec, spec.network)
 
 
 def synthesizer_divisors(spec: SegmenterSpec) -> tuple[int, int, int]:
@@ -62,13 +82,17 @@ def synthesizer_divisors(spec: SegmenterSpec) -> tuple[int, int, int]:
 
 
 def _divisors(spec: SegmenterSpec, network: Network) -> tuple[int, int, int]:
-    strides = _strides(spec, len(_filters(spec, network)))
+    strides = _strides(spec, len(_filters(spec, network)), even=network is not spec.synthesizer)
     return tuple(math.prod(stride[axis] for stride in strides) for axis in range(3))
 
 
 def _synthesizer(spec: SegmenterSpec) -> Network:
     if spec.synthesizer is not None:
         return spec.synthesizer
+    if spec.network.name in FOREIGN:
+        raise BadInput(
+            f"Model '{spec.name}' does not say what its synthesizer is; train one: refseg train-synthesizer."
+        )
     arguments = {**spec.network.arguments, "filters": _filters(spec, spec.network)[:3]}
     return Network(name=spec.network.name, arguments=arguments)
 
@@ -87,11 +111,14 @@ def _filters(spec: SegmenterSpec, network: Network) -> list[int]:
     return list(filters)
 
 
-def _strides(spec: SegmenterSpec, levels: int) -> list[tuple[int, int, int]]:
-    """One stride per level, the first 1: each axis is halved while enough voxels of the patch remain, as in nnU-Net."""
+def _strides(spec: SegmenterSpec, levels: int, even: bool = True) -> list[tuple[int, int, int]]:
+    """One stride per level, the first 1: each axis is halved while enough voxels of the patch remain, as in nnU-Net.
+
+    even: it must then be possible to halve it; else an axis of an odd number of voxels stays as it is.
+    """
     size, strides = list(spec.patch), [(1, 1, 1)]
     for _ in range(levels - 1):
-        stride = tuple(2 if n >= 2 * SMALLEST else 1 for n in size)
+        stride = tuple(2 if n >= 2 * SMALLEST and (even or n % 2 == 0) else 1 for n in size)
         if any(n % s for n, s in zip(size, stride, strict=True)):
             raise BadInput(
                 f"The patch {spec.patch} of model '{spec.name}' cannot be halved {levels - 1} times; "
@@ -113,7 +140,8 @@ def _build(spec: SegmenterSpec, wanted: Network, inputs: int, outputs: int) -> n
             'norm ("instance" or "batch") and dropout.'
         )
     flat = spec.dimensions == 2
-    strides: Sequence[Any] = [s[1:] if flat else s for s in _strides(spec, len(filters))]
+    even = wanted is not spec.synthesizer
+    strides: Sequence[Any] = [s[1:] if flat else s for s in _strides(spec, len(filters), even)]
     kernels: Sequence[Any] = [[3 if n > 1 else 1 for n in (spec.patch[1:] if flat else spec.patch)]] * len(filters)
     normalization = (norm, {"affine": True})
     if wanted.name == "dynunet":

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from scipy import ndimage
 
 Positive = Annotated[float, Field(gt=0)]
 Size = Annotated[int, Field(ge=1)]
@@ -43,11 +44,16 @@ class Normalization(_Value):
     percentile: `low`..`high` percentile of the region to 0..1, not clipped beyond -0.5..1.5.
     zscore: mean 0, deviation 1 over the region.
     window: fixed values `low`..`high` (Hounsfield units) to 0..1, clipped.
+    clip: percentile: clipped to 0..1; zscore: to the `low`..`high` percentile, before mean and deviation are taken.
+    over: which voxels a zscore looks at: all; those in the box around what is not 0 in any channel; those that are not
+    0 in their channel; those inside (holes filled) what is not 0 in any channel. With the last two all others become 0.
     """
 
     kind: Literal["percentile", "zscore", "window"] = "percentile"
     low: float = 0.5
     high: float = 99.5
+    clip: bool = False
+    over: Literal["all", "box", "nonzero", "filled"] = "all"
 
     @model_validator(mode="after")
     def _ordered(self) -> Normalization:
@@ -58,21 +64,47 @@ class Normalization(_Value):
         return self
 
     def __call__(self, array: np.ndarray) -> np.ndarray:
-        """Normalize (channel, k, j, i); returns float32 of the same shape."""
+        """Normalize (channel, k, j, i), all channels at once; returns float32 of the same shape."""
         result = np.empty(array.shape, np.float32)
+        if self.kind == "zscore":
+            for source, target, seen in zip(array, result, self._seen(array), strict=True):
+                self._zscore(source, target, seen)
+            return result
+        span = (0.0, 1.0) if self.clip or self.kind == "window" else (-0.5, 1.5)
         for source, target in zip(array, result, strict=True):
-            if self.kind == "zscore":
-                low, scale = float(source.mean(dtype=float)), float(source.std(dtype=float))
-            else:
-                window = (self.low, self.high)
-                low, high = window if self.kind == "window" else np.percentile(source, window)
-                scale = float(high - low)
-            # In place: a copy in float32 of a 512x512x600 scan is 600 MB.
-            np.subtract(source, np.float32(low), out=target, casting="unsafe")
-            target /= np.float32(max(scale, 1e-6))
-            if self.kind != "zscore":
-                np.clip(target, *((0.0, 1.0) if self.kind == "window" else (-0.5, 1.5)), out=target)
+            window = (self.low, self.high)
+            low, high = window if self.kind == "window" else np.percentile(source, window)
+            _scaled(source, float(low), float(high - low), target)
+            np.clip(target, *span, out=target)
         return result
+
+    def _zscore(self, source: np.ndarray, target: np.ndarray, seen: np.ndarray | tuple[slice, ...]) -> None:
+        values = source[seen]
+        if self.clip and values.size:
+            source = np.clip(source, *np.percentile(values, (self.low, self.high)))
+            values = source[seen]
+        if values.size:
+            _scaled(source, float(values.mean(dtype=float)), float(values.std(dtype=float)), target)
+        if isinstance(seen, np.ndarray):
+            target[~seen] = 0
+
+    def _seen(self, array: np.ndarray) -> list[np.ndarray | tuple[slice, ...]]:
+        """For each channel: the voxels whose mean and deviation count, as an index."""
+        if self.over == "all":
+            return [()] * len(array)
+        if self.over == "nonzero":
+            return [channel != 0 for channel in array]
+        some = np.any(array != 0, axis=0)
+        if self.over == "filled":
+            return [ndimage.binary_fill_holes(some)] * len(array)
+        boxes = ndimage.find_objects(some)
+        return [boxes[0] if boxes else ()] * len(array)
+
+
+def _scaled(source: np.ndarray, low: float, scale: float, target: np.ndarray) -> None:
+    """target = (source - low) / scale, in place: a copy in float32 of a 512x512x600 scan is 600 MB."""
+    np.subtract(source, np.float32(low), out=target, casting="unsafe")
+    target /= np.float32(max(scale, 1e-6))
 
 
 class TemplateBox(_Value):
@@ -111,7 +143,7 @@ class Region(_Value):
 
 
 class Network(_Value):
-    """A network by name (see models/networks.py) with its arguments."""
+    """A network by name (see models/networks.py; models/foreign.py for those made elsewhere) with its arguments."""
 
     name: str
     arguments: dict[str, Any] = {}

@@ -1,6 +1,7 @@
 """Where model versions live: immutable folders, and a pointer to the active one that moves in one step.
 
-home/models/NAME/versions/N/model.json, model.json.sha256, segmenter.safetensors, synthesizer.safetensors
+home/models/NAME/versions/N/model.json, model.json.sha256, segmenter.safetensors (or .torchscript),
+                            synthesizer.safetensors
 home/models/NAME/active      versions that have been active, one a line; the last one is
 """
 
@@ -27,6 +28,7 @@ from RefSegLib.models.spec import SegmenterSpec
 from RefSegLib.models.version import (
     DIGEST,
     MANIFEST,
+    SCRIPT,
     SEGMENTER,
     SYNTHESIZER,
     ModelVersion,
@@ -82,7 +84,7 @@ class ModelStore:
     def add(
         self,
         spec: SegmenterSpec,
-        segmenter: Weights,
+        segmenter: Weights | bytes,
         synthesizer: Weights | None = None,
         *,
         parent: str | None = None,
@@ -91,8 +93,13 @@ class ModelStore:
         scores: Mapping[str, Any] | None = None,
         reflection: Mapping[str, Any] | None = None,
     ) -> ModelVersion:
-        """Write a new version of spec.name. It is not active until activate() is called."""
-        files = {SEGMENTER: packed(segmenter)}
+        """Write a new version of spec.name. It is not active until activate() is called.
+
+        segmenter: its weights, or the content of a file of a segmenter: weights as safetensors, or a TorchScript file
+        where spec.network is called torchscript.
+        """
+        content = segmenter if isinstance(segmenter, bytes) else packed(segmenter)
+        files = {SCRIPT if spec.network.name == "torchscript" else SEGMENTER: content}
         if synthesizer is not None:
             files[SYNTHESIZER] = packed(synthesizer)
         about = {

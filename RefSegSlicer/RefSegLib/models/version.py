@@ -22,6 +22,7 @@ Weights = Mapping[str, npt.NDArray]
 
 MANIFEST, DIGEST = "model.json", "model.json.sha256"
 SEGMENTER, SYNTHESIZER = "segmenter.safetensors", "synthesizer.safetensors"
+SCRIPT = "segmenter.torchscript"  # instead of SEGMENTER, for a network that came as a TorchScript file
 # A package from elsewhere fills neither memory nor disk. Bytes.
 LARGEST_ARCHIVE, LARGEST_MANIFEST = 4 << 30, 16 << 20
 
@@ -49,8 +50,17 @@ class ModelVersion:
         return self.manifest.spec
 
     def segmenter(self) -> dict[str, npt.NDArray]:
-        """Weights of the segmenter."""
+        """Weights of the segmenter. Raises BadInput for a TorchScript file: it is a program, see segmenter_bytes."""
+        if SCRIPT in self.manifest.files:
+            raise BadInput(
+                f"Model '{self.name}' is a TorchScript file: it segments, and a synthesizer can be trained for it, but "
+                "it cannot be trained further. Start from a model with a network of RefSeg, nnU-Net or MONAI."
+            )
         return load_file(self.folder / SEGMENTER)
+
+    def segmenter_bytes(self) -> bytes:
+        """The file of the segmenter as it is."""
+        return (self.folder / (SCRIPT if SCRIPT in self.manifest.files else SEGMENTER)).read_bytes()
 
     def synthesizer(self) -> dict[str, npt.NDArray] | None:
         """Weights of the synthesizer; None if the version has none."""
@@ -107,7 +117,7 @@ def read_archive(file: Path) -> tuple[Manifest, dict[str, bytes]]:
         with zipfile.ZipFile(file) as archive:
             entries = archive.infolist()
             names = {entry.filename for entry in entries}
-            if not {MANIFEST, DIGEST, SEGMENTER} <= names <= {MANIFEST, DIGEST, SEGMENTER, SYNTHESIZER}:
+            if names - {SYNTHESIZER} not in ({MANIFEST, DIGEST, SEGMENTER}, {MANIFEST, DIGEST, SCRIPT}):
                 raise BadInput(f"'{file}' does not hold what an exported model holds.")
             if len(entries) != len(names) or any(e.compress_type != zipfile.ZIP_STORED for e in entries):
                 raise BadInput(f"'{file}' was packed by something else; export the model again.")
@@ -130,7 +140,8 @@ def read_archive(file: Path) -> tuple[Manifest, dict[str, bytes]]:
         if record(content) != manifest.files[name]:
             raise BadInput(f"{name} in '{file}' has been changed or damaged; export the model again.")
         try:
-            load(content)
+            if name != SCRIPT:  # a program is looked at by models/foreign.py before it runs
+                load(content)
         except SafetensorError as error:
             raise BadInput(f"{name} in '{file}' holds no weights ({error}).") from error
     return manifest, parts

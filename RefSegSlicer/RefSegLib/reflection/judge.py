@@ -38,7 +38,9 @@ class Judge:
         self.flat = synthesizer.spec.dimensions == 2
         self.box = grown_box(region, CONTEXT)
         self.region = torch.from_numpy(region[self.box].copy())
-        self.image = torch.from_numpy(gray(array[(slice(None), *self.box)]).astype(np.float32))[None, None]
+        # Of the whole image: in the box alone its range would be another one than in training.
+        image = gray(array, synthesizer.spec)[self.box]
+        self.image = torch.from_numpy(np.ascontiguousarray(image, np.float32))[None, None]
 
     @torch.inference_mode()
     def __call__(self, probabilities: npt.NDArray[np.floating]) -> Verdict:

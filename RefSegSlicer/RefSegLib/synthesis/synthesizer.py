@@ -18,9 +18,17 @@ if TYPE_CHECKING:
     from RefSegLib.models.store import ModelVersion
 
 
-def gray(array: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """What a proxy image is compared with: the mean of the channels of a prepared image (C, k, j, i)."""
-    return array.mean(0)
+def gray(array: npt.NDArray[np.float32], spec: SegmenterSpec) -> npt.NDArray[np.float32]:
+    """What a proxy image is compared with: the mean of the channels of a whole prepared image (C, k, j, i).
+
+    Brought to 0..1 (from its 0.5 and 99.5 percentile) for models that are given z-scores: similarity and its constants
+    are made for that range, and the other normalizations give it.
+    """
+    mean = array.mean(0)
+    if spec.normalization.kind != "zscore":
+        return mean
+    low, high = np.percentile(mean, (0.5, 99.5))
+    return ((mean - low) / max(float(high - low), 1e-6)).astype(np.float32)
 
 
 class Synthesizer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch.nn import functional as F
 from RefSegLib.models.spec import SegmenterSpec
 from RefSegLib.progress import SILENT, Progress
 from RefSegLib.synthesis.similarity import ssim_map
-from RefSegLib.synthesis.synthesizer import Synthesizer
+from RefSegLib.synthesis.synthesizer import Synthesizer, gray
 from RefSegLib.training.augment import Augmentation
 from RefSegLib.training.batches import batch_of, patch_batches, steps_of
 from RefSegLib.training.cases import Sample
@@ -44,6 +45,8 @@ def train_synthesizer(
     """
     device = next(module.parameters()).device
     flat = spec.dimensions == 2
+    if spec.normalization.kind == "zscore":  # whole images: a patch alone would have another range
+        train = [replace(sample, image=gray(np.asarray(sample.image), spec)[None]) for sample in train]
     drawn = patch_batches(train, spec, Augmentation().mild(), seed)
 
     def batches(epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
@@ -108,7 +111,7 @@ def synthesis_score(synthesizer: Synthesizer, samples: Sequence[Sample]) -> floa
     scores = []
     for sample in samples:
         masks = one_hot(torch.from_numpy(np.array(sample.labels, np.int64))[None], synthesizer.spec.outputs)
-        image = torch.from_numpy(np.array(sample.image)).mean(0)[None, None]
+        image = torch.from_numpy(gray(np.array(sample.image), synthesizer.spec))[None, None]
         near = around(masks, flat) == 1
         if near.any():
             similarity = ssim_map(synthesizer(masks.to(device)).cpu(), image, flat)
