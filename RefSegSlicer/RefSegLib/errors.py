@@ -14,3 +14,10 @@ class Cancelled(RefSegError):
 
     def __init__(self, message: str = "Cancelled.") -> None:
         super().__init__(message)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, whoever says so: Python, numpy, torch or OpenVINO, each in its own words."""
+    said = str(error).lower()
+    words = ("out of memory", "allocate memory", "not enough memory", "bad_alloc", "std::bad_array_new_length")
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(word in said for word in words))

@@ -37,6 +37,8 @@ NETWORKS = {"heart": ("B", "I", "A"), "lung": ("B", "A")}
 SITES = {"heart": ("ACDC",), "lung": ("JSRT", "Montgomery", "Shenzhen")}
 MOST = {"Shenzhen": 140}  # cases by hash, of 566
 BLIND = "random G"
+ABLATED = ("B", "I")  # networks on which parts of reflection are exchanged, too
+SLOW = {"consistency": ("B", "I", "A"), "tent": ("I", "A")}  # on every fourth case only: 2 hours have to do
 
 
 def cases_of(organ: str, site: str, source: Path, folder: Path) -> list[Case]:
@@ -103,7 +105,9 @@ def measure(organ: str, network: str, site: str, case: Case, folder: Path) -> Pa
         segmenter, synthesizer = model(organ, network, folder)
         settings = ReflectionSettings.model_validate_json(settings_file(organ, network, folder, False).read_text())
         methods = named(METHODS, synthesizer, settings)
-        if site == "ACDC":
+        if site == "ACDC" and zlib.crc32(case.patient.encode()) % 4 != 3:
+            methods = {name: refine for name, refine in methods.items() if network not in SLOW.get(name, ())}
+        if site == "ACDC" and network in ABLATED:
             blind = ReflectionSettings.model_validate_json(settings_file(organ, network, folder, True).read_text())
             _, noise = model(organ, network, folder, blind=True)
             methods[BLIND] = named(["reflect"], noise, blind)["reflect"]
@@ -142,7 +146,11 @@ def main() -> None:
         jobs = [*pairs, *((organ, "synthesizer") for organ in asked.parts)]
         _all(pool, [(train, *job, asked.data, asked.folder) for job in jobs])
         jobs = [(teach, *pair, asked.data, asked.folder, False) for pair in pairs]
-        jobs += [(teach, *pair, asked.data, asked.folder, True) for pair in pairs if pair[0] == "heart"]
+        jobs += [
+            (teach, *pair, asked.data, asked.folder, True)
+            for pair in pairs
+            if pair[0] == "heart" and pair[1] in ABLATED
+        ]
         _all(pool, jobs)
         jobs = [
             (measure, organ, network, site, case, asked.folder)

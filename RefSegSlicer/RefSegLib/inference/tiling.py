@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 from monai.data.utils import compute_importance_map
 
+from RefSegLib.errors import is_out_of_memory
 from RefSegLib.inference.segmenter import Segmenter
 from RefSegLib.progress import SILENT, Progress
 
@@ -148,11 +149,21 @@ class _Network:
         fresh: dict[int, torch.Tensor] = {}
         if asked:
             stack = torch.stack if isinstance(tiles[0], torch.Tensor) else np.stack
-            answers = self.segmenter.logits(stack([tiles[n] for n in asked]))
+            answers = self._logits(stack([tiles[n] for n in asked]))
             fresh = {n: torch.as_tensor(answer) for n, answer in zip(asked, answers, strict=True)}
         # Those of this call only: a tile of air is mostly followed by another one.
         self.flat = {v: self.flat[v] if v in self.flat else fresh[n] for v, n in firsts.items()} or self.flat
         return [fresh[n] if value is None else self.flat[value] for n, value in enumerate(values)]
+
+    def _logits(self, patches: npt.NDArray[np.float32] | torch.Tensor) -> npt.NDArray[np.float32] | torch.Tensor:
+        """Of all patches at once, or one by one where memory is short."""
+        try:
+            return self.segmenter.logits(patches)
+        except (MemoryError, RuntimeError) as error:
+            if len(patches) == 1 or not is_out_of_memory(error):
+                raise
+        stack = torch.cat if isinstance(patches, torch.Tensor) else np.concatenate
+        return stack([self.segmenter.logits(patches[n : n + 1]) for n in range(len(patches))])
 
 
 def _value(tile: npt.NDArray[np.float32] | torch.Tensor) -> tuple[float, ...] | None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
-from scipy import optimize
+from scipy import optimize, special
 
 from RefSegLib.errors import BadInput
 
@@ -30,14 +30,20 @@ class SuspectModel(BaseModel):
 
     def __call__(self, signs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Signs (3, ...) as `signs_of` gives them to a map (...) float32 in 0..1."""
-        weights = np.float32([self.uncertainty, self.disagreement, self.dissimilarity])
-        return (1 / (1 + np.exp(-(np.tensordot(weights, _terms(signs), 1) + np.float32(self.bias))))).astype(np.float32)
+        # In place: this is also asked for where memory has just run out.
+        result = np.clip(signs[0], 1e-4, 1 - 1e-4).astype(np.float32, copy=False)
+        special.logit(result, out=result)
+        result *= np.float32(self.uncertainty)
+        result += np.float32(self.bias)
+        for weight, sign in zip((self.disagreement, self.dissimilarity), signs[1:], strict=True):
+            if weight:
+                result += np.float32(weight) * sign
+        return special.expit(result, out=result)
 
 
 def _terms(signs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """The signs with uncertainty as log odds, -9.2 for a network that has no doubt."""
-    doubt = np.clip(signs[:1], 1e-4, 1 - 1e-4)
-    return np.concatenate([np.log(doubt / (1 - doubt)), signs[1:]])
+    return np.concatenate([special.logit(np.clip(signs[:1], 1e-4, 1 - 1e-4)), signs[1:]])
 
 
 def signs_of(

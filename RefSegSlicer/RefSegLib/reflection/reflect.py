@@ -7,11 +7,12 @@ calibration says that it helps, a goal to adjust the model by.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from RefSegLib.errors import is_out_of_memory
 from RefSegLib.inference.segmenter import Segmenter
 from RefSegLib.inference.tiling import infer
 from RefSegLib.progress import SILENT, Progress
@@ -82,7 +83,8 @@ def reflect(
 
     synthesizer: None if the model has none; then the first mask stands and the reason says so. settings: None for a
     model that was never calibrated. probabilities: (outputs, k, j, i) of the first mask, where they are known already.
-    Raises Cancelled if the user asked to stop; the model is never changed.
+    Where memory runs out the first mask stands, too. Raises Cancelled if the user asked to stop; the model is never
+    changed.
     """
     settings = settings or ReflectionSettings()
     if probabilities is None:
@@ -92,13 +94,40 @@ def reflect(
         return _unjudged(
             first, settings, "Reflection is not available: this model has no synthesizer. First mask kept."
         )
+    try:
+        return _reflected(first, array, segmenter, synthesizer, settings, progress)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+    # Out here the error is forgotten, and with it everything that filled the memory.
+    return _unjudged(
+        first,
+        settings,
+        "Memory ran out while reflecting; first mask kept. Close other programs, or choose a smaller region.",
+    )
+
+
+def _reflected(
+    first: Looked,
+    array: Array,
+    segmenter: Segmenter,
+    synthesizer: Synthesizer,
+    settings: ReflectionSettings,
+    progress: Progress,
+) -> Reflection:
     progress(0.1, "Comparing the mask with the image")
     if (early := _early(first, array, synthesizer, settings)) is not None:
         return early
     looked = look(first, array, segmenter, settings, progress.part(0.15, 0.7))
     region = consensus_region((candidate.foreground() for candidate in looked), segmenter.spec.dimensions == 2)
     if not region.any():
-        return _unjudged(first, settings, "Nothing to reflect on: no structure was found. Please check the image.")
+        nothing = _unjudged(first, settings, "Nothing to reflect on: no structure was found. Please check the image.")
+        if settings.estimate is None:
+            return nothing
+        labels = settings.estimate.labels
+        return replace(
+            nothing, estimated_dice=dict.fromkeys(labels, 0.0), estimated_interval=dict.fromkeys(labels, (0.0, 0.0))
+        )
     judge = Judge(array, region, synthesizer)
     for number, candidate in enumerate(looked):
         progress(0.7 + 0.1 * number / len(looked), f"Judging candidates: {candidate.name}")

@@ -10,9 +10,12 @@ from dataclasses import dataclass
 
 import torch
 
-from RefSegLib.synthesis.similarity import local_mean, ssim_map
+from RefSegLib.synthesis.similarity import WINDOW, local_mean, ssim_map
 
 FLAT = 1e-4  # variance below which a neighborhood shows no structure (1 % of the range)
+# Of correlation, within slices: 49 voxels of a square tell less than 343 of a cube. Dice of 44 shifted hearts of
+# validation chosen by it alone, width 7: .701, 11: .725, 15: .720, 21: .720; by MIND (Heinrich et al. 2012): .688.
+FLAT_WINDOW = 11
 LEVELS = 17  # quantiles that are matched
 STEEPEST = 8.0  # how far matching may stretch a proxy image; a flat one must not be blown up to any structure
 
@@ -60,8 +63,13 @@ def similarity(proxies: torch.Tensor, image: torch.Tensor, region: torch.Tensor,
 
 def _squared_correlation(proxies: torch.Tensor, image: torch.Tensor, flat: bool) -> torch.Tensor:
     """Of the proxies as they were drawn: matching bends the intensities of an inverted contrast the wrong way."""
-    mean_p, mean_x = local_mean(proxies, flat), local_mean(image, flat)
-    variance_x = (local_mean(image * image, flat) - mean_x**2).clamp(min=0)
-    variance_p = (local_mean(proxies * proxies, flat) - mean_p**2).clamp(min=0)
-    covariance = local_mean(proxies * image, flat) - mean_p * mean_x
+    window = FLAT_WINDOW if flat else WINDOW
+
+    def mean(x: torch.Tensor) -> torch.Tensor:
+        return local_mean(x, flat, window)
+
+    mean_p, mean_x = mean(proxies), mean(image)
+    variance_x = (mean(image * image) - mean_x**2).clamp(min=0)
+    variance_p = (mean(proxies * proxies) - mean_p**2).clamp(min=0)
+    covariance = mean(proxies * image) - mean_p * mean_x
     return covariance**2 / ((variance_p + FLAT) * (variance_x + FLAT))
