@@ -8,98 +8,23 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from RefSegLib.errors import BadInput
+from RefSegLib.models.importing.files import read_spec
 from RefSegLib.models.spec import SegmenterSpec
-from RefSegLib.models.store import ModelStore, ModelVersion
+from RefSegLib.models.store import ModelStore
+from RefSegLib.models_cli import Store, load_version, models
 from RefSegLib.terminal import console, shown_progress, write_report
 from RefSegLib.volume.io import case_name, image_files, read_image, write_labels
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-models = typer.Typer(no_args_is_help=True, help="List, show, activate, roll back, move and verify model versions.")
 app.add_typer(models, name="models")
 
-Store = Annotated[
-    Path | None,
-    typer.Option("--store", help="Where models and accepted cases live (default: REFSEG_HOME or ~/.refseg)."),
-]
 ModelName = Annotated[str, typer.Option("--model", help="NAME or NAME@VERSION; without a version, the active one.")]
 Images = Annotated[Path, typer.Option("--images", help="Folder of images.")]
 Labels = Annotated[Path, typer.Option("--labels", help="Folder of masks with the same names.")]
 Report = Annotated[Path | None, typer.Option("--report", help="Write what was done and found as JSON.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")]
-
-
-def load_version(store: ModelStore, model: str) -> ModelVersion:
-    """The version that NAME or NAME@VERSION means."""
-    name, _, version = model.partition("@")
-    return store.load(name, version or None)
-
-
-@models.command("list")
-def list_models(store: Store = None) -> None:
-    """All models with their versions; * marks the active one."""
-    place = ModelStore(store)
-    table = Table("model", "version", "created", "parent", "test Dice")
-    for name in place.names():
-        for version in place.versions(name):
-            manifest = place.load(name, version).manifest
-            mark = " *" if version == place.active(name) else ""
-            score = manifest.scores.get("test", {}).get("mean", {}).get("dice")
-            table.add_row(
-                name, version + mark, manifest.created, manifest.parent or "-", "-" if score is None else f"{score:.3f}"
-            )
-    console.print(table)
-
-
-@models.command("show")
-def show_model(model: str, store: Store = None) -> None:
-    """Everything recorded about a version, as JSON."""
-    console.print_json(load_version(ModelStore(store), model).manifest.model_dump_json())
-
-
-@models.command("activate")
-def activate_model(model: str, store: Store = None) -> None:
-    """Make NAME@VERSION the one that is used from now on."""
-    name, _, version = model.partition("@")
-    if not version:
-        raise BadInput(f"Say which version, for example {name}@1.")
-    ModelStore(store).activate(name, version)
-    console.print(f"{name}@{version} is active.")
-
-
-@models.command("rollback")
-def roll_back_model(name: str, store: Store = None) -> None:
-    """Return to the version that was active before."""
-    console.print(f"{name}@{ModelStore(store).rollback(name)} is active again.")
-
-
-@models.command("export")
-def export_model(model: str, file: Path, store: Store = None) -> None:
-    """Write a version to one file, for another machine."""
-    place = ModelStore(store)
-    version = load_version(place, model)
-    place.export(version.name, version.version, file)
-    console.print(f"{version.name}@{version.version} was written to {file}.")
-
-
-@models.command("import")
-def import_model(file: Path, store: Store = None) -> None:
-    """Read a version from such a file; it becomes active only if the model is new."""
-    version = ModelStore(store).import_(file)
-    console.print(f"{version.name}@{version.version} was added.")
-
-
-@models.command("verify")
-def verify_models(model: Annotated[str | None, typer.Argument()] = None, store: Store = None) -> None:
-    """Check the hashes of a version, or of all of them."""
-    place = ModelStore(store)
-    name, _, version = (model or "").partition("@")
-    for one in [name] if name else place.names():
-        for number in [version] if version else place.versions(one):
-            place.verify(one, number)
-            console.print(f"{one}@{number} is whole.")
 
 
 @app.command()
@@ -119,7 +44,7 @@ def train(
     from RefSegLib.training.train import train as run
 
     place = ModelStore(store)
-    wanted = _read_spec(spec).model_copy(update={"name": name})
+    wanted = read_spec(spec).model_copy(update={"name": name})
     wanted = SegmenterSpec.model_validate(wanted.model_dump())  # the name has been replaced: check it
     start = None if init is None else load_version(place, init)
     with shown_progress("Training") as progress:
@@ -133,13 +58,29 @@ def train(
     console.print_json(json.dumps(version.manifest.scores))
 
 
-def _read_spec(file: Path) -> SegmenterSpec:
-    try:
-        return SegmenterSpec.model_validate_json(file.read_text())
-    except OSError as error:
-        raise BadInput(f"The model description '{file}' cannot be read: {error.strerror}.") from error
-    except ValueError as error:  # pydantic says which field and why
-        raise BadInput(f"The model description '{file}' is not valid. {error}") from error
+@app.command("train-synthesizer")
+def train_synthesizer(
+    model: ModelName,
+    images: Images,
+    labels: Labels,
+    epochs: Annotated[int, typer.Option("--epochs", min=1)] = 40,
+    seed: Annotated[int, typer.Option("--seed")] = 0,
+    store: Store = None,
+    report: Report = None,
+) -> None:
+    """Give any model reflection: a new version with the same segmenter and a synthesizer, active if it is the first."""
+    from RefSegLib.training.cases import pair_cases
+    from RefSegLib.training.synthesizer import add_synthesizer
+
+    place = ModelStore(store)
+    start = load_version(place, model)
+    with shown_progress("Training") as progress:
+        cases = pair_cases(images, labels)
+        version = add_synthesizer(start, cases, place, epochs=epochs, seed=seed, progress=progress)
+    write_report(version.manifest.model_dump(mode="json"), report)
+    active = place.active(version.name) == version.version
+    console.print(f"{version.name}@{version.version} was added{' and is active' if active else ''}.")
+    console.print_json(json.dumps(version.manifest.scores))
 
 
 @app.command()

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +32,7 @@ from RefSegLib.training.batches import batch_of
 from RefSegLib.training.cases import Case, Sample, by_role, cached_samples, fingerprint
 from RefSegLib.training.fit import best_device, has_bfloat16
 from RefSegLib.training.segmenter import train_segmenter
+from RefSegLib.training.split import Role
 from RefSegLib.volume.io import read_image, read_labels
 
 log = logging.getLogger(__name__)
@@ -58,22 +60,14 @@ def train(
     if epochs < 1:
         raise BadInput(f"{epochs} epochs train nothing; ask for at least 1.")
     roles = by_role(cases)
-    data = {
-        "fingerprint": fingerprint(cases),
-        "cases": {role: len(some) for role, some in roles.items()},
-        "patients": {role: len({case.patient for case in some}) for role, some in roles.items()},
-    }
+    data = described(cases, roles)
     origin = f"{init.name}@{init.version}" if init else None
     recipe = json.dumps([spec.model_dump(mode="json"), data["fingerprint"], epochs, seed, origin])
-    folder = Path(store.home) / "training" / hashlib.sha256(recipe.encode()).hexdigest()[:16]
-    samples: dict[str, list[Sample]] = {"train": [], "validation": []}
-    pairs = [(role, case) for role in samples for case in roles[role]]
-    for number, (role, case) in enumerate(pairs):
-        progress(0.05 * number / len(pairs), f"reading {case.name}")
-        samples[role] += cached_samples(case, spec, folder / "cache")
+    folder = workplace(store, recipe)
+    samples = read_samples(roles, spec, folder / "cache", progress.part(0.0, 0.05))
     both = (samples["train"], samples["validation"])
 
-    segmenter = _started(build_segmenter, spec, seed, init and init.segmenter())
+    segmenter = started(build_segmenter, spec, seed, init and init.segmenter())
     segmenter_fit = train_segmenter(
         segmenter,
         spec,
@@ -83,7 +77,7 @@ def train(
         checkpoint=folder / "segmenter.checkpoint",
         progress=progress.part(0.05, 0.8),
     )
-    synthesizer = _started(build_synthesizer, spec, seed + 1, init and init.synthesizer())
+    synthesizer = started(build_synthesizer, spec, seed + 1, init and init.synthesizer())
     synthesizer_fit = train_synthesizer(
         synthesizer,
         spec,
@@ -107,8 +101,8 @@ def train(
     }
     version = store.add(
         spec,
-        _arrays(segmenter),
-        _arrays(synthesizer),
+        arrays(segmenter),
+        arrays(synthesizer),
         parent=origin,
         data=data,
         settings={
@@ -153,7 +147,33 @@ def measure(segmenter: Segmenter, cases: Sequence[Case], progress: Progress = SI
     return scores
 
 
-def _started(
+def described(cases: Sequence[Case], roles: dict[Role, list[Case]]) -> dict[str, Any]:
+    """What a version records about the data it learned from."""
+    return {
+        "fingerprint": fingerprint(cases),
+        "cases": {role: len(some) for role, some in roles.items()},
+        "patients": {role: len({case.patient for case in some}) for role, some in roles.items()},
+    }
+
+
+def workplace(store: ModelStore, recipe: str) -> Path:
+    """Where a training keeps what it needs to go on after it was killed: one folder per recipe."""
+    return Path(store.home) / "training" / hashlib.sha256(recipe.encode()).hexdigest()[:16]
+
+
+def read_samples(
+    roles: dict[Role, list[Case]], spec: SegmenterSpec, cache: Path, progress: Progress = SILENT
+) -> dict[str, list[Sample]]:
+    """The samples of the patients that train and that validate."""
+    samples: dict[str, list[Sample]] = {"train": [], "validation": []}
+    pairs = [(role, case) for role in samples for case in roles[role]]
+    for number, (role, case) in enumerate(pairs):
+        progress(number / len(pairs), f"reading {case.name}")
+        samples[role] += cached_samples(case, spec, cache)
+    return samples
+
+
+def started(
     build: Callable[[SegmenterSpec], nn.Module], spec: SegmenterSpec, seed: int, weights: dict[str, npt.NDArray] | None
 ) -> nn.Module:
     """A network with seeded random weights, or with those of `weights` that fit."""
@@ -172,5 +192,6 @@ def _started(
     return module.to(best_device())
 
 
-def _arrays(module: nn.Module) -> dict[str, npt.NDArray]:
+def arrays(module: nn.Module) -> dict[str, npt.NDArray]:
+    """The weights of a network, as they are stored."""
     return {name: value.detach().cpu().numpy() for name, value in module.state_dict().items()}
