@@ -19,5 +19,6 @@ class Cancelled(RefSegError):
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out, whoever says so: Python, numpy, torch or OpenVINO, each in its own words."""
     said = str(error).lower()
-    words = ("out of memory", "allocate memory", "not enough memory", "bad_alloc", "std::bad_array_new_length")
+    words = ("out of memory", "allocate memory", "not enough memory", "bad_alloc")
+    words += ("could not create a primitive", "could not create a memory")  # oneDNN, under torch on a CPU
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(word in said for word in words))
