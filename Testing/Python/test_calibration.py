@@ -71,8 +71,8 @@ def condition(first: float, other: float, rise: float, shifted: bool = True, adj
         confidence=np.array([first, first]),
         least_confidence=first,
         alone=(0.5, 0.3),
-        first_features={1: (first, 0.5, 0.3)},
-        features=[{1: (d[1], 0.5, 0.3, 0.9, 0.8)} for d in dices],
+        first_features={1: (first, 0.5, 0.3, 0.4, 1.0)},
+        features=[{1: (d[1], 0.5, 0.3, 0.4, 1.0, 0.9, 0.8)} for d in dices],
         first_signs=signs,
         signs=signs,
         wrong=np.array([True, False, False, False]),
@@ -118,7 +118,7 @@ def test_calibrating_on_images_gives_settings_that_survive_json():
     assert len(found.reference) == 1 and len(found.reference[0]) == 33
     assert found.steps == 0  # this segmenter has no network to adjust
     assert found.candidates[0] == "identity" and 1 < len(found.candidates) <= 6
-    assert set(found.estimate.labels) == {1} and found.estimate.labels[1].upper > 0
+    assert set(found.estimate.labels) == {1} and found.estimate.above > 0
     assert ReflectionSettings.model_validate_json(found.model_dump_json()) == found
     assert calibrate(cases, Threshold(), painted(), seed=1, shifts_per_case=2) == found
 

@@ -9,10 +9,10 @@ from RefSegLib.baselines.shared import (
     blocks_of,
     image_statistics,
     predicted,
-    set_statistics,
 )
 from RefSegLib.inference.segmenter import Segmenter
 from RefSegLib.progress import SILENT, Progress
+from RefSegLib.reflection.statistics import set_statistics
 
 
 def bn(array: Array, probabilities: Array, segmenter: Segmenter, progress: Progress = SILENT) -> Adapted:

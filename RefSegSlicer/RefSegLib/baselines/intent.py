@@ -13,11 +13,10 @@ from RefSegLib.baselines.shared import (
     checked,
     image_statistics,
     predicted,
-    set_statistics,
-    statistics,
 )
 from RefSegLib.inference.segmenter import Segmenter
 from RefSegLib.progress import SILENT, Progress
+from RefSegLib.reflection.statistics import mixed, set_statistics, statistics
 
 RATIOS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # of the image's own statistics
 
@@ -41,11 +40,7 @@ def intent(array: Array, probabilities: Array, segmenter: Segmenter, progress: P
     own = image_statistics(clone, blocks, progress.part(0.0, 0.1))
     predictions = [probabilities]
     for number, ratio in enumerate(RATIOS[1:]):
-        mixed = [
-            tuple(a.lerp(b, ratio) for a, b in zip(before, now, strict=True))
-            for before, now in zip(source, own, strict=True)
-        ]
-        set_statistics(clone, mixed)
+        set_statistics(clone, mixed(source, own, ratio))
         part = progress.part(*(0.1 + 0.9 * n / (len(RATIOS) - 1) for n in (number, number + 1)))
         found = predicted(clone, segmenter, array, probabilities, part)
         if not found.accepted:

@@ -22,9 +22,9 @@ from RefSegLib.models.spec import SegmenterSpec
 from RefSegLib.progress import SILENT, Progress
 from RefSegLib.reflection.adjust import MOST_VOXELS, torch_module
 from RefSegLib.reflection.drawing import padding
+from RefSegLib.reflection.statistics import Statistics, batch_norms, set_statistics, statistics
 
 Array = npt.NDArray[np.float32]
-Statistics = list[tuple[torch.Tensor, torch.Tensor]]  # mean and variance of each batch-norm layer, in order
 
 
 class NotApplicable(RefSegError):
@@ -64,11 +64,6 @@ def copy_of(segmenter: Segmenter) -> nn.Module:
     return copy.deepcopy(module).eval().requires_grad_(False)
 
 
-def batch_norms(module: nn.Module) -> list[_BatchNorm]:
-    """The layers that normalize with statistics stored in training, in order."""
-    return [layer for layer in module.modules() if isinstance(layer, _BatchNorm) and layer.running_mean is not None]
-
-
 def batch_norm_copy(segmenter: Segmenter) -> nn.Module:
     """As copy_of, of a network with batch norm. Raises NotApplicable for any other."""
     clone = copy_of(segmenter)
@@ -95,18 +90,6 @@ def blocks_of(array: Array, spec: SegmenterSpec, device: torch.device | str = "c
         padded = np.pad(part, [(0, 0), *margins], mode="edge").astype(np.float32)
         blocks.append(Block(torch.from_numpy(padded)[None].to(device), inside))
     return blocks
-
-
-def statistics(module: nn.Module) -> Statistics:
-    """What the batch-norm layers normalize with now."""
-    return [(layer.running_mean.clone(), layer.running_var.clone()) for layer in batch_norms(module)]
-
-
-def set_statistics(module: nn.Module, chosen: Statistics) -> None:
-    """Normalize with `chosen` from now on."""
-    for layer, (mean, variance) in zip(batch_norms(module), chosen, strict=True):
-        layer.running_mean.copy_(mean)
-        layer.running_var.copy_(variance)
 
 
 @torch.no_grad()

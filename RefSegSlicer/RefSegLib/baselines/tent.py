@@ -8,18 +8,17 @@ from torch.nn import functional as F
 from RefSegLib.baselines.shared import (
     Adapted,
     Array,
-    batch_norms,
     blocks_of,
     broken,
     copy_of,
     image_statistics,
     predicted,
-    set_statistics,
     with_batch_statistics,
 )
 from RefSegLib.inference.segmenter import Segmenter
 from RefSegLib.progress import SILENT, Progress
 from RefSegLib.reflection.adjust import norm_parameters
+from RefSegLib.reflection.statistics import batch_norms, set_statistics
 
 RATE = 1e-3
 BETAS = (0.9, 0.999)

@@ -160,21 +160,24 @@ def _early_exit(
     kept: npt.NDArray[np.float64],
     report: dict[str, float],
 ) -> EarlyExit | None:
-    """The lowest thresholds under which hardly a rescue is missed: at most 1 % of conditions, 0.001 of mean Dice."""
+    """Thresholds that most clean images pass, while hardly a rescue is missed: at most 1 % of conditions, 0.001 of mean
+    Dice. One threshold for both signs' quantiles let 23 % of clean hearts pass where two of their own let 55 %."""
     alone = np.array([settings.similarity(*c.alone) if c.alone else -NEVER for c in conditions])
     confidence = np.array([c.least_confidence for c in conditions])
     clean = np.array([not c.shifted for c in conditions])
     if not clean.any():
         return None
-    for quantile in (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6):
-        exit_ = EarlyExit(
-            score=round(float(np.quantile(alone[clean], quantile)), 4),
-            confidence=round(float(np.quantile(confidence[clean], quantile)), 4),
-        )
+    best: tuple[float, EarlyExit] | None = None
+    quantiles = np.arange(0.0, 0.95, 0.05)
+    for score, sure in product(np.quantile(alone[clean], quantiles), np.quantile(confidence[clean], quantiles)):
+        exit_ = EarlyExit(score=round(float(score), 4), confidence=round(float(sure), 4))
         leaves = (alone >= exit_.score) & (confidence >= exit_.confidence)
         missed = np.where(leaves, kept - first, 0.0)
-        if (missed > HARM).mean() <= 0.01 and missed.mean() <= 0.001:
+        if (missed > HARM).mean() > 0.01 or missed.mean() > 0.001:
+            continue
+        passing = float(leaves[clean].mean() + 0.3 * leaves.mean())
+        if best is None or passing > best[0]:
+            best = (passing, exit_)
             report["early_clean"] = float(leaves[clean].mean())
             report["early_shifted"] = float(leaves[~clean].mean()) if not clean.all() else 0.0
-            return exit_
-    return None
+    return best[1] if best else None

@@ -130,13 +130,15 @@ def condition_of(
         candidate.verdict = verdict = judge(candidate.probabilities)
         if not pool:  # every candidate with every other takes longer than all the rest
             others = labels[:number] + labels[number + 1 :]
-            features.append(estimate.features(candidate.probabilities, others, verdict.ssim, verdict.correlation))
+            features.append(
+                estimate.features(candidate.probabilities, others, verdict.ssim, verdict.correlation, verdict.local)
+            )
     outputs = len(first.probabilities)
     alone = judge_alone(first, array, synthesizer)
     verdict = alone(first.probabilities) if alone is not None else None
     first_features = None
     if verdict is not None:
-        first_features = estimate.features(first.probabilities, [], verdict.ssim, verdict.correlation)
+        first_features = estimate.features(first.probabilities, [], verdict.ssim, verdict.correlation, verdict.local)
     places = np.flatnonzero(region | (np.max(labels, axis=0) > 0))
     sample = rng.choice(places, min(VOXELS, len(places)), replace=False)
     local = np.ones(truth.shape, np.float32) if verdict is None else verdict.local

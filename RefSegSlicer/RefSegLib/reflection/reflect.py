@@ -174,7 +174,9 @@ def _result(looked: list[Looked], best: Looked, trace: list[float], settings: Re
     estimator = settings.estimate_first if alone else settings.estimate
     estimated, interval = {}, {}
     if estimator is not None:
-        features = estimate.features(probabilities, others, best.verdict.ssim, best.verdict.correlation)
+        features = estimate.features(
+            probabilities, others, best.verdict.ssim, best.verdict.correlation, best.verdict.local
+        )
         estimated, interval = estimator(features), estimator.interval(features)
     changed = mean_dice(first.labels, best.labels, len(probabilities)) if best is not first else 1.0
     return Reflection(

@@ -10,6 +10,7 @@ import copy
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -17,12 +18,31 @@ from RefSegLib.inference.segmenter import Segmenter, TorchSegmenter
 from RefSegLib.inference.tiling import infer
 from RefSegLib.progress import SILENT, Progress
 
+Statistics = list[tuple[torch.Tensor, torch.Tensor]]  # mean and variance of each batch-norm layer, in order
+
 SHARES = (0.3, 0.6, 1.0)  # of the image's own statistics
 
 
 def batch_norms(module: nn.Module) -> list[_BatchNorm]:
     """The layers that normalize with stored statistics, in order."""
     return [layer for layer in module.modules() if isinstance(layer, _BatchNorm) and layer.track_running_stats]
+
+
+def statistics(module: nn.Module) -> Statistics:
+    """What the batch-norm layers normalize with now."""
+    return [(layer.running_mean.clone(), layer.running_var.clone()) for layer in batch_norms(module)]
+
+
+def set_statistics(module: nn.Module, chosen: Statistics) -> None:
+    """Normalize with `chosen` from now on."""
+    for layer, (mean, variance) in zip(batch_norms(module), chosen, strict=True):
+        layer.running_mean.copy_(mean)
+        layer.running_var.copy_(variance)
+
+
+def mixed(source: Statistics, own: Statistics, share: float) -> Statistics:
+    """`share` of `own` and the rest of `source`."""
+    return [tuple(a.lerp(b, share) for a, b in zip(x, y, strict=True)) for x, y in zip(source, own, strict=True)]
 
 
 def has_batch_norm(segmenter: Segmenter) -> bool:
@@ -41,19 +61,16 @@ class MixedStatistics:
     def __init__(self, segmenter: Segmenter, array: npt.NDArray[np.float32], progress: Progress = SILENT) -> None:
         device = getattr(segmenter, "device", "cpu")
         self._network = TorchSegmenter(segmenter.spec, copy.deepcopy(segmenter.module), device)
-        self._layers = batch_norms(self._network.module)
-        self._source = [(layer.running_mean.clone(), layer.running_var.clone()) for layer in self._layers]
-        for layer in self._layers:
+        self._source = statistics(self._network.module)
+        for layer in batch_norms(self._network.module):
             layer.reset_running_stats()
             layer.momentum = None  # a plain mean over all tiles
             layer.train()
         infer(self._network, array, progress)
         self._network.module.eval()
-        self._own = [(layer.running_mean.clone(), layer.running_var.clone()) for layer in self._layers]
+        self._own = statistics(self._network.module)
 
     def network(self, share: float) -> TorchSegmenter:
         """The network with `share` of the image's statistics; the one given before is changed with it."""
-        for layer, source, own in zip(self._layers, self._source, self._own, strict=True):
-            layer.running_mean.copy_(source[0].lerp(own[0], share))
-            layer.running_var.copy_(source[1].lerp(own[1], share))
+        set_statistics(self._network.module, mixed(self._source, self._own, share))
         return self._network
