@@ -97,7 +97,7 @@ class Normalization(_Value):
         some = np.any(array != 0, axis=0)
         if self.over == "filled":
             return [ndimage.binary_fill_holes(some)] * len(array)
-        boxes = ndimage.find_objects(some)
+        boxes = ndimage.find_objects(some.astype(np.uint8))
         return [boxes[0] if boxes else ()] * len(array)
 
 
