@@ -3,7 +3,7 @@
 import qt
 import slicer
 from RefSegLib.errors import RefSegError
-from RefSegSlicerLib import packages
+from RefSegSlicerLib import packages, words
 from RefSegSlicerLib.segmentation_logic import SegmentationLogic
 from slicer.i18n import tr as _
 from slicer.i18n import translate
@@ -44,6 +44,7 @@ class RefSegSlicerParameterNode:
     region: slicer.vtkMRMLMarkupsROINode
     model: str
     reflect: bool = True
+    showDoubt: bool = False
 
 
 class RefSegSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
@@ -54,6 +55,7 @@ class RefSegSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         VTKObservationMixin.__init__(self)
         self.logic = self.job = self._parameterNode = self._guiTag = None
         self._message, self._missing = "", []
+        self._spokenOf, self._doubtShown = None, False
 
     def setup(self):
         """Build the panel, once."""
@@ -92,6 +94,7 @@ class RefSegSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """A result could not be shown any more."""
         self.onCancel()
         self._unwatchParameters()
+        self._spokenOf, self._doubtShown = None, False
 
     def onSceneEndClose(self, caller=None, event=None):
         """The parameter node has been emptied: start over with its defaults."""
@@ -123,8 +126,14 @@ class RefSegSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onParametersChanged(self, caller=None, event=None):
         """What was said of the inputs before is said no more."""
-        if self.job is None:
+        values = self._parameterNode
+        inputs = values.inputVolume, values.outputSegmentation, values.region, values.model, values.reflect
+        if self.job is None and inputs != self._spokenOf:
             self._message = ""
+        self._spokenOf = inputs
+        if values.showDoubt != self._doubtShown:  # only then: a person may put something else in front meanwhile
+            self._doubtShown = values.showDoubt
+            self.logic.showDoubt(values.showDoubt)
         self.updateButtons()
 
     def updateButtons(self):
@@ -135,6 +144,13 @@ class RefSegSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui.cancelButton.enabled = self.job is not None
         self.ui.cancelButton.toolTip = (
             _("Stop and keep everything as it was.") if self.job else _("Nothing is running.")
+        )
+        known = self.logic.doubtNode(self._parameterNode.inputVolume) is not None
+        self.ui.doubtBox.enabled = known or self.ui.doubtBox.checked
+        self.ui.doubtBox.toolTip = (
+            _("Colors what may be wrong, from yellow (look twice) to red, in the slice views that show the volume.")
+            if known
+            else _("Segment the volume with a model that reflects on its result; then this shows what may be wrong.")
         )
         self.ui.progressBar.visible = self.job is not None
         self.ui.inputs.enabled = self.job is None
@@ -178,7 +194,8 @@ class RefSegSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def onFinished(self, segmentationNode, report):
         """Show the result."""
         self._parameterNode.outputSegmentation = segmentationNode
-        self._done(self.logic.summary(report))
+        self.logic.showDoubt(self._parameterNode.showDoubt)
+        self._done(words.summary(report))
 
     def onFailed(self, error):
         """Say what went wrong, where the user looks anyway."""

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from RefSegLib.errors import BadInput
+from RefSegLib.jobs import estimates_of
 from RefSegLib.models.importing.files import read_spec
 from RefSegLib.models.spec import SegmenterSpec
 from RefSegLib.models.store import ModelStore
 from RefSegLib.models_cli import Store, load_version, models
 from RefSegLib.terminal import console, shown_progress, write_report
-from RefSegLib.volume.io import case_name, image_files, read_image, write_labels
+from RefSegLib.volume.io import case_name, image_files, read_image, write_image, write_labels
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(models, name="models")
+
+# Formats that hold fractions, and formats of flat images.
+FRACTIONS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".tif", ".tiff")
+FLAT = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"}
 
 ModelName = Annotated[str, typer.Option("--model", help="NAME or NAME@VERSION; without a version, the active one.")]
 Images = Annotated[Path, typer.Option("--images", help="Folder of images.")]
@@ -95,6 +101,10 @@ def segment(
         tuple[int, int, int, int, int, int] | None,
         typer.Option("--roi", help="Box of voxels I0 J0 K0 I1 J1 K1, the upper ones exclusive."),
     ] = None,
+    suspect: Annotated[
+        Path | None,
+        typer.Option("--suspect", help="Write where masks may be wrong (0 to 1): a file, or a folder for several."),
+    ] = None,
     device: Device = "auto",
     store: Store = None,
     report: Report = None,
@@ -102,21 +112,27 @@ def segment(
 ) -> None:
     """Segment images; each mask comes back on the grid of its image."""
     files = expand(images)
-    targets = _targets(files, out)
+    targets = _targets(files, out, _mask_ending)
+    maps = [None] * len(files) if suspect is None else _suspect_targets(files, suspect, reflect)
+    _check_apart([*files, *targets, *filter(None, maps)])
     version = load_version(ModelStore(store), model)
-    from RefSegLib.engine import Engine  # torch: only once all that was given is known to be right
+    from RefSegLib.engine import Engine, suspect_map  # torch: only once all that was given is known to be right
 
     box = None if roi is None else (roi[2], roi[1], roi[0], roi[5], roi[4], roi[3])
     done: list[dict[str, Any]] = []
     with shown_progress("Segmenting", as_json=progress_json) as progress:
         engine = Engine(version, device)
-        for number, (file, target) in enumerate(zip(files, targets, strict=True)):
+        for number, (file, target, place) in enumerate(zip(files, targets, maps, strict=True)):
             step = progress.part(number / len(files), (number + 1) / len(files))
             started = time.perf_counter()
             result = engine.segment(read_image(file), roi=box, reflect=reflect, progress=step)
             write_labels(result.labels, target, result.names)
+            doubt = None if place is None else suspect_map(result)
+            if doubt is not None:
+                write_image(doubt, place)
             seconds = round(time.perf_counter() - started, 3)
-            done.append({"image": file.name, "out": str(target), "seconds": seconds} | engine.describe(result))
+            entry = {"image": file.name, "out": str(target), "suspect": None if doubt is None else str(place)}
+            done.append(entry | {"seconds": seconds} | engine.describe(result))
     write_report({"model": version.name, "version": version.version, "images": done}, report)
     if not progress_json:
         for entry in done:
@@ -124,6 +140,17 @@ def segment(
             for region in entry["regions"]:
                 if region["said"]:
                     console.print(f"  {region['side'] or 'image'}: {region['said']}", highlight=False, soft_wrap=True)
+            for estimate in estimates_of(entry):
+                said = f"  {estimate.name}: estimated Dice {estimate}"
+                console.print(said, highlight=False, markup=False, soft_wrap=True)
+    without = [entry for entry in done if entry["suspect"] is None]
+    if suspect is not None and without:
+        why = "; ".join(sorted({r["said"] for entry in without for r in entry["regions"]} - {""}))
+        raise BadInput(
+            f"There is no map of where the mask of {', '.join(entry['image'] for entry in without)} may be wrong, "
+            f"because nothing was reflected on: {why or f'model {version.name!r} has no synthesizer.'} "
+            "The masks were written."
+        )
 
 
 def expand(paths: list[Path]) -> list[Path]:
@@ -137,8 +164,8 @@ def expand(paths: list[Path]) -> list[Path]:
     return files
 
 
-def _targets(files: list[Path], out: Path) -> list[Path]:
-    """Where each mask goes: the named file for one image, else a file of the image's name in the folder `out`."""
+def _targets(files: list[Path], out: Path, ending: Callable[[Path], str]) -> list[Path]:
+    """Where each result goes: the named file for one image, else a file of the image's name in the folder `out`."""
     if len(files) == 1 and out.suffix and not out.is_dir():
         return [out]
     if out.is_file() or out.suffix in {".nrrd", ".gz", ".nii", ".mha", ".png"}:
@@ -147,14 +174,38 @@ def _targets(files: list[Path], out: Path) -> list[Path]:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise BadInput(f"Several images are called '{twice[0]}'; segment them into different folders.")
-    return [out / f"{name}{_mask_suffix(file)}" for name, file in zip(names, files, strict=True)]
+    return [out / f"{name}{ending(file)}" for name, file in zip(names, files, strict=True)]
 
 
-def _mask_suffix(file: Path) -> str:
+def _mask_ending(file: Path) -> str:
     """Masks in the format of their images; where that format cannot carry names and colors, as Slicer saves them."""
     if file.name.endswith((".nii", ".nii.gz")):
         return ".nii.gz"
-    return ".png" if file.suffix.lower() in {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"} else ".seg.nrrd"
+    return ".png" if file.suffix.lower() in FLAT else ".seg.nrrd"
+
+
+def _suspect_targets(files: list[Path], place: Path, reflect: bool | None) -> list[Path]:
+    """Where each map of what may be wrong goes; its name differs from that of the mask."""
+    if reflect is False:
+        raise BadInput("Where a mask may be wrong is found by reflecting: leave out --no-reflect, or --suspect.")
+    targets = _targets(files, place, lambda file: f"_suspect{_map_ending(file)}")
+    for target in targets:
+        if target.name.lower().endswith(".seg.nrrd") or not target.name.lower().endswith(FRACTIONS):
+            raise BadInput(f"'{target}' cannot hold a map of fractions. Name a file of {', '.join(FRACTIONS)}.")
+    return targets
+
+
+def _map_ending(file: Path) -> str:
+    """As the mask's format, but for fractions."""
+    return {".nii.gz": ".nii.gz", ".png": ".tif", ".seg.nrrd": ".nrrd"}[_mask_ending(file)]
+
+
+def _check_apart(paths: list[Path]) -> None:
+    """Raise BadInput if two of the files read and written are the same, so that nothing is written over another."""
+    places = [path.resolve() for path in paths]
+    for path, place in zip(paths, places, strict=True):
+        if places.count(place) > 1:
+            raise BadInput(f"'{path}' is both read and written, or written twice. Choose another place for results.")
 
 
 @app.command()

@@ -10,6 +10,7 @@ import numpy as np
 
 from RefSegLib.errors import BadInput
 from RefSegLib.inference.predict import RegionResult, Segmentation, segment
+from RefSegLib.inference.restore import take
 from RefSegLib.inference.segmenter import load_segmenter
 from RefSegLib.models.store import ModelVersion
 from RefSegLib.progress import SILENT, Progress
@@ -58,7 +59,10 @@ class Engine:
         return segment(volume, self.segmenter, roi=roi, refine=refine, progress=progress)
 
     def describe(self, result: Segmentation) -> dict[str, Any]:
-        """What was found, in JSON-able numbers: voxels and milliliters per label, the reflection of every region."""
+        """What was found, in JSON-able numbers: voxels and milliliters per label, the reflection of every region.
+
+        Estimates of a region are by label value of the model, and "labels" tells their names on that side.
+        """
         array, grid = result.labels.array, result.labels.grid
         counts = np.bincount(array.ravel(), minlength=max(n.value for n in result.names) + 1)
         labels = [
@@ -70,12 +74,43 @@ class Engine:
             }
             for name in result.names
         ]
-        return {"labels": labels, "regions": [_describe_region(region) for region in result.regions]}
+        names = {name.value: name.name for name in result.names}
+        regions = []
+        for region in result.regions:
+            own = {str(n.value): names[n.value + region.region.offset] for n in self.segmenter.spec.labels}
+            regions.append(_describe_region(region, own))
+        return {"labels": labels, "regions": regions}
 
 
-def _describe_region(result: RegionResult) -> dict[str, Any]:
+def suspect_map(result: Segmentation) -> Volume | None:
+    """How likely the label of each voxel is wrong: one channel, float32 in 0..1, on the grid of the image.
+
+    Linear between the voxels of a working grid, voxel for voxel where only its axes are turned; the highest value
+    where regions overlap, 0 outside of all. None if no region was reflected on.
+    """
+    reflected = [region for region in result.regions if region.reflection is not None]
+    if not reflected:
+        return None
+    grid = result.labels.grid
+    array = np.zeros(grid.shape, np.float32)
+    for region in reflected:
+        source = region.region.grid
+        # Only the part of the image that the region can reach, to its outer faces: an image may be much larger.
+        corners = np.array(np.meshgrid(*[(-0.5, n - 0.5) for n in source.shape])).reshape(3, -1).T
+        found = grid.to_index(source.to_world(corners))
+        lower = np.maximum(0, np.ceil(found.min(axis=0) - 1e-3)).astype(int)
+        upper = np.minimum(grid.shape, np.floor(found.max(axis=0) + 1e-3).astype(int) + 1)
+        if (lower < upper).all():
+            part = array[tuple(map(slice, lower, upper))]
+            values = take(region.reflection.suspect, source, grid.crop(lower, upper), outside=0.0)
+            np.maximum(part, values, out=part)
+    return Volume(array, grid)
+
+
+def _describe_region(result: RegionResult, names: dict[str, str]) -> dict[str, Any]:
     grid = result.region.grid
-    entry: dict[str, Any] = {"side": result.region.side, "grid": grid.to_dict(), "reflection": None, "said": ""}
+    entry: dict[str, Any] = {"side": result.region.side, "grid": grid.to_dict(), "labels": names}
+    entry |= {"reflection": None, "said": ""}
     if result.reflection is not None:
         entry |= {"reflection": _describe_reflection(result.reflection), "said": result.reflection.reason}
     elif result.probabilities is None:
@@ -93,4 +128,5 @@ def _describe_reflection(reflection: Reflection) -> dict[str, Any]:
         "similarity_after": reflection.similarity_after,
         "changed": reflection.changed,
         "estimated_dice": {str(value): dice for value, dice in reflection.estimated_dice.items()},
+        "estimated_interval": {str(value): list(ends) for value, ends in reflection.estimated_interval.items()},
     }

@@ -24,7 +24,7 @@ import SimpleITK as sitk
 from RefSegLib.errors import Cancelled, RefSegError
 from RefSegLib.jobs import Job, Segmented
 from RefSegLib.models.spec import Code, Label
-from RefSegLib.volume.io import read_labels, write_image
+from RefSegLib.volume.io import read_image, read_labels, write_image
 from RefSegLib.volume.volume import Volume
 
 COMMAND = "InteractiveLearningLib.cli"
@@ -50,7 +50,13 @@ class EngineProcess:
         self.environment = python_environment(environment)
 
     def segment(
-        self, volume: Volume, model: str, *, reflect: bool | None = None, roi: Sequence[int] | None = None
+        self,
+        volume: Volume,
+        model: str,
+        *,
+        reflect: bool | None = None,
+        roi: Sequence[int] | None = None,
+        suspect: bool = False,
     ) -> Job:
         """Start segmenting; returns at once. The result is a Segmented; errors are the command's sentences."""
         process = _Process(self.environment)
@@ -59,11 +65,19 @@ class EngineProcess:
             with tempfile.TemporaryDirectory(prefix="refseg-", ignore_cleanup_errors=True) as name:
                 folder = Path(name)
                 image, mask, said = folder / "image.nrrd", folder / "mask.seg.nrrd", folder / "report.json"
+                doubt = folder / "suspect.nrrd"
                 report(0.0, "Handing the image over")
                 write_image(volume, image)
                 options = self._options(image, model, mask, said, reflect, roi)
-                process.run([self.python, "-m", COMMAND, "segment", *options], report, cancelled)
-                return Segmented(read_labels(mask), _names(mask), json.loads(said.read_text()))
+                options += ["--suspect", str(doubt)] if suspect else []
+                try:
+                    process.run([self.python, "-m", COMMAND, "segment", *options], report, cancelled)
+                except RefSegError as error:
+                    # The report comes last: all is there but a map, for want of a reflection.
+                    if isinstance(error, Cancelled) or not said.exists():
+                        raise
+                found = read_image(doubt) if doubt.exists() else None
+                return Segmented(read_labels(mask), _names(mask), json.loads(said.read_text()), found)
 
         return Job(work, process.kill)
 

@@ -15,23 +15,68 @@ from RefSegLib.volume.volume import LabelMap, Volume
 if TYPE_CHECKING:  # a panel must open before pydantic is installed
     from RefSegLib.models.spec import Label
 
+# Estimated Dice below which a user is asked to look, as in reflection/reflect.py, which a client cannot import.
+POOR = 0.7
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """How good the mask of one structure probably is. interval: low and high end, None where the model gives none."""
+
+    name: str
+    dice: float
+    interval: tuple[float, float] | None = None
+
+    def __str__(self) -> str:
+        ends = "" if self.interval is None else " ({:.2f} to {:.2f})".format(*self.interval)
+        return f"{self.dice:.2f}{ends}"
+
 
 @dataclass(frozen=True)
 class Segmented:
-    """labels: on the grid of the image; names: what its values mean; report: what `refseg segment --report` says."""
+    """What a job found. labels: on the grid of the image; names: what its values mean; report: what
+    `refseg segment --report` says; suspect: how likely each label is wrong, 0..1 on the grid of the image, None if it
+    was not asked for or nothing was reflected on.
+    """
 
     labels: LabelMap
     names: tuple[Label, ...]
     report: dict[str, Any] = field(default_factory=dict)
+    suspect: Volume | None = None
+
+    @property
+    def estimates(self) -> list[Estimate]:
+        """Estimated Dice of every structure that was reflected on."""
+        return [estimate for image in self.report.get("images", ()) for estimate in estimates_of(image)]
+
+
+def estimates_of(image: dict[str, Any]) -> list[Estimate]:
+    """The estimates in the entry of one image in the report of `refseg segment`, region by region."""
+    found = []
+    for region in image["regions"]:
+        said = region["reflection"] or {"estimated_dice": {}}
+        for value, dice in said["estimated_dice"].items():
+            ends = said["estimated_interval"].get(value)
+            found.append(Estimate(region["labels"][value], dice, None if ends is None else tuple(ends)))
+    return found
 
 
 class Runner(Protocol):
     """Whatever can segment an image without making the caller wait."""
 
     def segment(
-        self, volume: Volume, model: str, *, reflect: bool | None = None, roi: Sequence[int] | None = None
+        self,
+        volume: Volume,
+        model: str,
+        *,
+        reflect: bool | None = None,
+        roi: Sequence[int] | None = None,
+        suspect: bool = False,
     ) -> Job:
-        """Start. model: NAME or NAME@VERSION; roi: voxels k0, j0, i0, k1, j1, i1, the upper ones exclusive."""
+        """Start. model: NAME or NAME@VERSION; roi: voxels k0, j0, i0, k1, j1, i1, the upper ones exclusive.
+
+        suspect: also give the map of where the mask may be wrong, if the image is reflected on.
+        """
         ...
 
 

@@ -7,9 +7,9 @@ import numpy as np
 import slicer
 import vtk
 from RefSegLib.volume.grid import Grid
-from RefSegLib.volume.volume import LabelMap
+from RefSegLib.volume.volume import LabelMap, Volume
 
-from RefSegSlicerLib import mrml
+from RefSegSlicerLib import doubt, mrml
 
 TURN = np.array([[0.36, 0.48, -0.8], [-0.8, 0.6, 0.0], [0.48, 0.64, 0.6]])
 OBLIQUE = Grid((9, 13, 11), (2.5, 0.9, 1.1), TURN, (-12.0, 34.0, 56.0))
@@ -126,9 +126,28 @@ def checkRegionsHoldTheirVoxels(scene, grid=OBLIQUE, parent=MOVE):
     assert mrml.boxFromRoi(roi, node) == (*lower, *upper), (mrml.boxFromRoi(roi, node), lower, upper)
 
 
+def checkDoubtLiesOnTheImage(scene, grid=OBLIQUE, parent=MOVE):
+    """The map of doubt has the place and the voxels of its image; a second one takes the place of the first."""
+    node = addVolume(scene, grid, parent=parent)
+    values = np.random.default_rng(3).random((2, *grid.shape)).astype(np.float32)
+    found = doubt.writeDoubt(Volume(values[0], mrml.worldGrid(node)), node)
+    count = scene.GetNumberOfNodes()
+    assert doubt.writeDoubt(Volume(values[1], mrml.worldGrid(node)), node) is found is doubt.doubtNode(node)
+    assert scene.GetNumberOfNodes() == count
+    assert np.array_equal(slicer.util.arrayFromVolume(found), values[1])
+    assert found.GetTransformNodeID() == node.GetTransformNodeID()
+    bounds, own = [0.0] * 6, [1.0] * 6
+    node.GetRASBounds(bounds)
+    found.GetRASBounds(own)
+    assert np.allclose(bounds, own, atol=1e-9)
+    for index in ((0, 0, 0), (1, 2, 3), np.subtract(grid.shape, 1)):
+        assert np.allclose(mrml.worldFromIndex(index, found), mrml.worldFromIndex(index, node), atol=1e-9)
+
+
 CHECKS = (
     checkVolumesLieWhereTheyAre,
     checkMasksComeBackVoxelForVoxel,
     checkOtherSegmentsAreLeftAlone,
     checkRegionsHoldTheirVoxels,
+    checkDoubtLiesOnTheImage,
 )

@@ -3,7 +3,7 @@
 from RefSegLib.errors import BadInput, RefSegError
 from RefSegLib.jobs import Signal
 
-from RefSegSlicerLib import mrml
+from RefSegSlicerLib import doubt, mrml
 
 
 class SegmentationLogic:
@@ -18,18 +18,24 @@ class SegmentationLogic:
 
     volumeFromNode = staticmethod(mrml.volumeFromNode)
     labelsToSegmentation = staticmethod(mrml.labelsToSegmentation)
+    doubtNode = staticmethod(doubt.doubtNode)
 
     def segment(self, volumeNode, model, *, reflect=None, roiNode=None, outputNode=None):
         """Start segmenting a volume; returns a SegmentationJob. Raises BadInput for a volume that cannot be used.
 
         model: NAME or NAME@VERSION; reflect: None where the model can; roiNode: only look in this box; outputNode:
-        write into this segmentation (None: a new one).
+        write into this segmentation (None: a new one). Where the mask is in doubt, if the model can tell, becomes a
+        volume node as well: see `doubtNode` and `showDoubt`.
         """
         volume = mrml.volumeFromNode(volumeNode)
         volume.check(f"The volume '{volumeNode.GetName()}'")
         box = None if roiNode is None else mrml.boxFromRoi(roiNode, volumeNode)
-        job = self.runner.segment(volume, model, reflect=reflect, roi=box)
+        job = self.runner.segment(volume, model, reflect=reflect, roi=box, suspect=reflect is not False)
         return SegmentationJob(job, self.scene, volumeNode, outputNode)
+
+    def showDoubt(self, shown):
+        """Lay maps of doubt over their volumes in all slice views, or take them away again."""
+        doubt.showDoubt(self.scene, shown)
 
     @staticmethod
     def processRunner(python, store, environment=None):
@@ -55,17 +61,6 @@ class SegmentationLogic:
         version = ModelStore(store).load(model)
         labels = ", ".join(label.name for label in version.spec.labels)
         return f"{version.spec.description or labels} (version {version.version})".strip()
-
-    @staticmethod
-    def summary(report):
-        """What was found, in words: milliliters per structure, and what reflection decided."""
-        lines = []
-        for image in report.get("images", ()):
-            lines += [f"{label['name']}: {label['milliliters']:.2f} ml" for label in image["labels"]]
-            for region in image["regions"]:
-                if region["reflection"]:
-                    lines.append(f"{(region['side'] or 'reflection').capitalize()}: {region['reflection']['reason']}")
-        return "\n".join(lines) or "Done."
 
 
 class SegmentationJob:
@@ -100,4 +95,6 @@ class SegmentationJob:
         if self._volumeNode.GetImageData() is None or not mrml.worldGrid(self._volumeNode).same_as(self._geometry):
             raise BadInput(f"The volume '{name}' was moved or changed while it was segmented. Segment it again.")
         output = self._outputNode if self._outputNode and self._scene.IsNodePresent(self._outputNode) else None
-        return mrml.labelsToSegmentation(result, self._volumeNode, output)
+        node = mrml.labelsToSegmentation(result, self._volumeNode, output)
+        doubt.writeDoubt(result.suspect, self._volumeNode)
+        return node

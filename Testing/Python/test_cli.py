@@ -7,12 +7,12 @@ import sys
 import numpy as np
 import pytest
 from InteractiveLearningLib import cli
-from RefSegLib.engine import Engine
+from RefSegLib.engine import Engine, suspect_map
 from RefSegLib.errors import Cancelled
 from RefSegLib.models.store import ModelStore
 from RefSegLib.progress import Progress
 from RefSegLib.volume.grid import Grid
-from RefSegLib.volume.io import read_labels, write_image, write_labels
+from RefSegLib.volume.io import read_image, read_labels, write_image, write_labels
 from RefSegLib.volume.volume import LabelMap, Volume
 
 SPEC = {
@@ -82,6 +82,54 @@ def test_segment_writes_one_mask_per_image_on_its_own_grid(the_place, tmp_path):
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["images"][3]["labels"][0]["voxels"] == int((found.array == 1).sum())
     assert report["images"][3]["regions"][0]["reflection"]["reason"]
+
+
+def test_where_masks_may_be_wrong_is_written_and_their_quality_told(the_place, tmp_path, capsys):
+    files = [f"{the_place}/images/p003.nii.gz", f"{the_place}/images/p004.nii.gz"]
+    words = ("segment", *files, "--model", "ball", "--out", f"{tmp_path}/out", "--suspect", f"{tmp_path}/out")
+    assert run(*words, "--report", f"{tmp_path}/report.json", at=the_place) == 0
+    shown = capsys.readouterr().out
+    names = ["p003.nii.gz", "p003_suspect.nii.gz", "p004.nii.gz", "p004_suspect.nii.gz"]
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == names
+    report = json.loads((tmp_path / "report.json").read_text())
+    engine = Engine(ModelStore(the_place / "store").load("ball"))
+    expected = suspect_map(engine.segment(read_image(files[1])))
+    found = read_image(tmp_path / "out" / "p004_suspect.nii.gz")
+    assert found.grid.same_as(a_ball(4)[0].grid, 1e-4) and found.array.dtype == np.float32
+    np.testing.assert_allclose(found.array, expected.array, atol=1e-3)
+    assert 0 <= found.array.min() < found.array.max() <= 1
+    for entry in report["images"]:
+        (region,) = entry["regions"]
+        dice, (low, high) = (region["reflection"][f"estimated_{what}"]["1"] for what in ("dice", "interval"))
+        assert region["labels"] == {"1": "ball"} and low <= dice <= high
+        assert entry["suspect"].endswith("_suspect.nii.gz")
+        assert f"  ball: estimated Dice {dice:.2f} ({low:.2f} to {high:.2f})" in shown
+
+
+def test_a_map_is_refused_where_nothing_is_reflected_on_or_the_place_is_wrong(the_place, tmp_path, capsys):
+    image = f"{the_place}/images/p003.nii.gz"
+    words = ("segment", image, "--model", "ball", "--out", f"{tmp_path}/m.nrrd", "--suspect")
+    refused = {
+        (f"{tmp_path}/s.nrrd", "--no-reflect"): "leave out --no-reflect",
+        (f"{tmp_path}/s.png",): "cannot hold a map of fractions",
+        (f"{tmp_path}/m.nrrd",): "written twice",
+        (image,): "both read and written",
+    }
+    for more, said in refused.items():
+        assert run(*words, *more, at=the_place) == 2
+        error = capsys.readouterr().err
+        assert said in error and len(error.strip().splitlines()) == 1
+    assert not list(tmp_path.iterdir()) and read_image(image).array.std() > 10
+
+
+def test_without_a_synthesizer_the_mask_is_written_and_the_missing_map_told(the_place, tmp_path, capsys):
+    version = ModelStore(the_place / "store").load("ball")
+    alone = ModelStore(tmp_path / "store").add(version.spec, version.segmenter())
+    ModelStore(tmp_path / "store").activate("ball", alone.version)
+    words = ("segment", f"{the_place}/images/p003.nii.gz", "--model", "ball", "--out", f"{tmp_path}/m.nrrd")
+    assert run(*words, "--suspect", f"{tmp_path}/s.nrrd", at=tmp_path) == 2
+    assert "'ball' has no synthesizer" in capsys.readouterr().err
+    assert read_labels(tmp_path / "m.nrrd").array.any() and not (tmp_path / "s.nrrd").exists()
 
 
 def test_a_box_limits_the_mask(the_place, tmp_path):

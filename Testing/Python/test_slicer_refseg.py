@@ -154,7 +154,7 @@ def test_the_runner_gets_the_volume_the_model_and_the_box(an_empty_scene):
     progress, finished, failed = run(logic.segment(node, "balls@3", reflect=False, roiNode=roi))
     volume, model, options = runner.calls[0]
     assert volume.grid.same_as(mrml.worldGrid(node)) and model == "balls@3"
-    assert options == {"reflect": False, "roi": (3, 4, 5, 4, 5, 6)}
+    assert options == {"reflect": False, "roi": (3, 4, 5, 4, 5, 6), "suspect": False}
     assert progress == [(0.5, "half way")] and not failed
     assert mrml.segmentArray(finished[0][0], "RefSeg_thing", node).sum() == 27
 
@@ -207,23 +207,40 @@ def a_store(tmp_path_factory):
     return home
 
 
-def test_a_volume_is_segmented_by_the_engine_in_its_own_process(an_empty_scene, a_store):
-    """Its voxels in the scene are those the engine gives when it is called directly."""
-    from RefSegLib.engine import Engine
+def test_a_volume_is_segmented_and_reflected_on_by_the_engine_in_its_own_process(an_empty_scene, a_store):
+    """Its voxels in the scene, and those of the map of doubt, are those the engine gives when it is called directly."""
+    from RefSegLib.engine import Engine, suspect_map
     from RefSegLib.models.store import ModelStore
 
     grid = Grid((18, 20, 22), (1.0, 1.0, 1.0), checks.TURN, (-3.0, 5.0, 8.0))
     node = checks.addVolume(an_empty_scene, grid, parent=checks.MOVE)
     logic = SegmentationLogic(an_empty_scene, EngineProcess(a_store))
-    progress, finished, failed = run(logic.segment(node, "balls", reflect=False))
+    progress, finished, failed = run(logic.segment(node, "balls"))
     assert not failed, failed[0][0]
     segmentation, report = finished[0]
-    expected = Engine(ModelStore(a_store).load("balls")).segment(mrml.volumeFromNode(node), reflect=False)
+    expected = Engine(ModelStore(a_store).load("balls")).segment(mrml.volumeFromNode(node))
     found = mrml.labelsFromSegmentation(segmentation, [f"RefSeg_{n.name}" for n in expected.names], node)
     assert expected.labels.array.any()
     assert np.array_equal(found.array, expected.labels.array)
+    suspect = suspect_map(expected).array[0]
+    assert suspect.max() > 0.1
+    np.testing.assert_allclose(slicer.util.arrayFromVolume(logic.doubtNode(node)), suspect, atol=1e-3)
     assert len(progress) > 2 and progress[-1][0] <= 1
-    assert "bright: " in logic.summary(report)
+    assert [label["name"] for label in report["images"][0]["labels"]] == ["bright", "dim"]
+
+
+def test_a_model_that_cannot_reflect_still_segments_and_leaves_no_map(an_empty_scene, tmp_path):
+    from benchmarks.tiny_learning import SPEC, arrays
+    from RefSegLib.models.networks import build_segmenter
+    from RefSegLib.models.store import ModelStore
+
+    version = ModelStore(tmp_path).add(SPEC, arrays(build_segmenter(SPEC)))
+    ModelStore(tmp_path).activate(SPEC.name, version.version)
+    node = checks.addVolume(an_empty_scene, checks.FLIPPED)
+    logic = SegmentationLogic(an_empty_scene, EngineProcess(tmp_path))
+    _, finished, failed = run(logic.segment(node, "balls"))
+    assert not failed, failed[0][0]
+    assert finished[0][0].GetSegmentation().GetNumberOfSegments() == 2 and logic.doubtNode(node) is None
 
 
 def test_a_model_that_is_not_there_is_told_in_one_sentence(an_empty_scene, a_store):

@@ -12,7 +12,7 @@ from InteractiveLearningSlicerLib.checks import addCase
 from RefSegLib.errors import BadInput
 from RefSegLib.jobs import Job, Segmented
 from RefSegLib.models.spec import Label
-from RefSegLib.volume.volume import LabelMap
+from RefSegLib.volume.volume import LabelMap, Volume
 from RefSegSlicerLib import mrml, packages
 from RefSegSlicerLib.checks import FLIPPED, MOVE, addVolume
 from slicer_standin import application
@@ -82,12 +82,12 @@ def until(true, seconds=60):
 
 
 class Gate:
-    """A runner whose job waits until it is let through, and then finds one label."""
+    """A runner whose job waits until it is let through, and then finds one label, in doubt at its border."""
 
     def __init__(self, error=None):
         self.open, self.error = threading.Event(), error
 
-    def segment(self, volume, model, *, reflect=None, roi=None):
+    def segment(self, volume, model, *, reflect=None, roi=None, suspect=False):
         self.asked = {"model": model, "reflect": reflect, "roi": roi}
         stopped = threading.Event()
 
@@ -101,9 +101,15 @@ class Gate:
             array = np.zeros(volume.grid.shape, np.uint8)
             array[3:6, 3:6, 3:6] = 1
             label = {"name": "bright", "milliliters": 1.25}
-            report_ = {"images": [{"labels": [label], "regions": []}]}
             names = (Label(value=1, name="bright", color=(1, 0, 0)),)
-            return Segmented(LabelMap(array, volume.grid), names, report_)
+            labels = LabelMap(array, volume.grid)
+            if not suspect:
+                return Segmented(labels, names, {"images": [{"labels": [label], "regions": []}]})
+            told = {"estimated_dice": {"1": 0.88}, "estimated_interval": {"1": [0.83, 0.92]}}
+            said = "First mask kept: no other candidate scores higher by more than 0.020 (first 0.81, best other 0.80)."
+            region = {"side": None, "labels": {"1": "bright"}, "reflection": told, "said": said}
+            doubt = Volume(np.where(array, np.float32(0.2), np.float32(0.8)), volume.grid)
+            return Segmented(labels, names, {"images": [{"labels": [label], "regions": [region]}]}, doubt)
 
         return Job(work, stopped.set)
 
@@ -140,6 +146,43 @@ def test_a_volume_is_segmented_with_progress_while_the_panel_lives(a_segmentatio
     assert ui.statusLabel.text == "bright: 1.25 ml"
     assert ui.segmentButton.enabled and ui.inputs.enabled and not widget._timer.active
     picture(widget, "segmentation-3-done")
+
+
+def test_what_reflection_found_is_told_and_shown(a_segmentation_panel, an_empty_scene):
+    widget, ui = a_segmentation_panel, a_segmentation_panel.ui
+    view = an_empty_scene.AddNewNodeByClass("vtkMRMLSliceCompositeNode")
+    volume = addVolume(an_empty_scene, FLIPPED, parent=MOVE)
+    view.SetBackgroundVolumeID(volume.GetID())
+    ui.volumeSelector.setCurrentNode(volume)
+    assert not ui.doubtBox.enabled and not ui.doubtBox.checked and "Segment the volume" in ui.doubtBox.toolTip
+    widget.logic.runner = Gate()
+    widget.logic.runner.open.set()
+    counts = []
+    for _ in range(2):
+        ui.segmentButton.click()
+        until(lambda: widget.job is None)
+        counts.append(an_empty_scene.GetNumberOfNodes())
+    assert counts[0] == counts[1]
+    first, second = ui.statusLabel.text.splitlines()
+    assert first == "bright: probably good, Dice 0.88 (0.83 to 0.92), 1.25 ml"
+    assert second.startswith("Reflection: First mask kept")
+    assert view.GetForegroundVolumeID() is None and ui.doubtBox.enabled
+    ui.doubtBox.click()
+    node = widget.logic.doubtNode(volume)
+    assert view.GetForegroundVolumeID() == node.GetID() and "red" in ui.doubtBox.toolTip
+    assert ui.statusLabel.text.startswith("bright: probably good")  # showing it says nothing new
+    picture(widget, "segmentation-6-doubt")
+    ui.segmentButton.click()
+    until(lambda: widget.job is None)
+    assert view.GetForegroundVolumeID() == node.GetID()
+    ui.doubtBox.click()
+    assert view.GetForegroundVolumeID() is None
+    ui.doubtBox.click()
+    ui.reflectBox.checked = False
+    ui.segmentButton.click()
+    until(lambda: widget.job is None)
+    assert widget.logic.doubtNode(volume) is None and view.GetForegroundVolumeID() is None
+    assert ui.statusLabel.text == "bright: 1.25 ml"
 
 
 def test_cancel_stops_and_says_so(a_segmentation_panel, an_empty_scene):
