@@ -10,12 +10,16 @@ export OMP_NUM_THREADS ?= 2
 
 install: $(STAMP)
 
+# Networks of others that tests import: alone, because what they ask for (windows, CUDA builds) is not needed.
+OTHERS := deepbet==1.0.2 dynamic-network-architectures==0.4.4
+
 # torch first and alone: a later resolver would otherwise take a build with gigabytes of CUDA.
 $(STAMP): pyproject.toml
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --upgrade pip
 	$(PY) -m pip install --quiet torch==2.13.0
 	$(PY) -m pip install --quiet --editable ".[engine,demo,tests]"
+	$(PY) -m pip install --quiet --no-deps $(OTHERS)
 	touch $@
 
 demo: install
