@@ -89,6 +89,29 @@ def train_synthesizer(
     console.print_json(json.dumps(version.manifest.scores))
 
 
+@app.command("calibrate")
+def calibrate_reflection(
+    model: ModelName,
+    images: Images,
+    labels: Labels,
+    seed: Annotated[int, typer.Option("--seed")] = 0,
+    store: Store = None,
+    report: Report = None,
+) -> None:
+    """Teach reflection about a model anew, on validation patients; a new version with the same networks."""
+    from RefSegLib.training.calibrate import recalibrate
+    from RefSegLib.training.cases import pair_cases
+
+    place = ModelStore(store)
+    start = load_version(place, model)
+    with shown_progress("Calibrating") as progress:
+        version = recalibrate(start, pair_cases(images, labels), place, seed=seed, progress=progress)
+    write_report(version.manifest.model_dump(mode="json"), report)
+    active = place.active(version.name) == version.version
+    console.print(f"{version.name}@{version.version} was added{' and is active' if active else ''}.")
+    console.print_json(json.dumps(version.manifest.reflection["report"]))
+
+
 @app.command()
 def segment(
     images: Annotated[list[Path], typer.Argument(help="Image files, DICOM folders, or folders of image files.")],

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from RefSegLib.errors import BadInput
 from RefSegLib.inference.predict import RegionResult, Segmentation, segment
@@ -20,6 +22,8 @@ from RefSegLib.reflection.settings import ReflectionSettings
 from RefSegLib.synthesis.synthesizer import load_synthesizer
 from RefSegLib.volume.volume import Volume
 
+log = logging.getLogger(__name__)
+
 
 class Engine:
     """Holds the networks of one version on one device; every call leaves their weights as they were."""
@@ -28,7 +32,7 @@ class Engine:
         self.version = version
         self.segmenter = load_segmenter(version, device)
         self.synthesizer = load_synthesizer(version)
-        self.settings = ReflectionSettings.model_validate(version.manifest.reflection or {})
+        self.settings = _settings(version)
 
     def segment(
         self,
@@ -116,6 +120,20 @@ def _describe_region(result: RegionResult, names: dict[str, str]) -> dict[str, A
     elif result.probabilities is None:
         entry["said"] = "This region is too large to be reflected on; the first mask is kept."
     return entry
+
+
+def _settings(version: ModelVersion) -> ReflectionSettings:
+    try:
+        return ReflectionSettings.model_validate(version.manifest.reflection)
+    except ValidationError:  # of another RefSeg: masks are still judged, estimates need a new calibration
+        log.warning(
+            "Reflection of %s@%s was calibrated by another version of RefSeg and is used without its estimates. "
+            "Calibrate it again: refseg calibrate --model %s.",
+            version.name,
+            version.version,
+            version.name,
+        )
+        return ReflectionSettings()
 
 
 def _describe_reflection(reflection: Reflection) -> dict[str, Any]:

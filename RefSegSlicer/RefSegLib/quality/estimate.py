@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
-from scipy import ndimage
 
 from RefSegLib.quality.metrics import dice
 
@@ -73,27 +72,20 @@ def features(
     """What the Dice of each label is estimated from.
 
     The Dice a mask expects of itself under its probabilities (outputs, k, j, i), the two similarities of its proxy
-    image, the local one (k, j, i) where the label lies, the share of the label in one piece, and, where there are
-    `others` (label maps of other candidates), its mean and lowest Dice with them.
+    image, the local one (k, j, i) where the label lies, and, where there are `others` (label maps of other candidates),
+    its mean and lowest Dice with them. The share of a label in its largest piece was tried and made it worse.
     """
     labels = probabilities.argmax(0)
     result = {}
     for label in range(1, len(probabilities)):
         mask = labels == label
         found = (expected_dice(probabilities[label], mask), ssim, correlation)
-        found += (float(local[mask].mean()) if mask.any() else 0.0, _in_one_piece(mask))
+        found += (float(local[mask].mean()) if mask.any() else 0.0,)
         if others:
             agreement = [dice(mask, other == label) for other in others]
             found += (float(np.mean(agreement)), float(np.min(agreement)))
         result[label] = found
     return result
-
-
-def _in_one_piece(mask: npt.NDArray[np.bool_]) -> float:
-    if not mask.any():
-        return 0.0
-    pieces, _ = ndimage.label(mask)
-    return float(np.bincount(pieces[mask]).max() / mask.sum())
 
 
 def expected_dice(probability: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_]) -> float:

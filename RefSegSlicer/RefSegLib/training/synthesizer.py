@@ -26,8 +26,10 @@ from RefSegLib.training.train import arrays, described, measure, read_samples, s
 
 log = logging.getLogger(__name__)
 
-# For segmenters whose network is not one of ours. Three levels: what is near a structure decides how it looks.
-USUAL = Network(name="unet", arguments={"filters": [16, 32, 64], "norm": "instance"})
+# For segmenters whose network is not one of ours. Three levels: what is near a structure decides how it looks. Batch
+# norm: any part of an image is drawn alike, so only the box that is judged has to be drawn; on hearts as good as
+# instance norm (SSIM .421 and .426 on validation) at a fifth of the time.
+USUAL = Network(name="unet", arguments={"filters": [16, 32, 64], "norm": "batch"})
 
 
 def with_synthesizer(spec: SegmenterSpec) -> SegmenterSpec:
