@@ -16,6 +16,7 @@ from RefSegLib.volume.grid import Grid
 from RefSegLib.volume.volume import LabelMap, Volume
 from RefSegSlicerLib import checks, doubt, mrml
 from scipy import ndimage
+from vtk.util.numpy_support import vtk_to_numpy
 
 pytest_plugins = ("slicer_standin.fixtures",)
 pytestmark = pytest.mark.usefixtures("an_empty_scene", "no_swallowed_exceptions")
@@ -137,6 +138,48 @@ def test_under_a_transform_the_map_lies_where_it_was_found(an_empty_scene):
         x, y, z = (ijkToWorld @ (i, j, k, 1))[:3] * (-1, -1, 1)
         expected = 0.5 + 0.5 * np.sin(2.1 * x + 3.3 * y + 1.7 * z)
         assert found.GetImageData().GetScalarComponentAsDouble(i, j, k, 0) == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.fixture
+def a_slice_logic(an_empty_scene):
+    """Slicer's own slice pipeline, without a window. Its nodes outlive the closing of a scene, as in Slicer."""
+    logic = slicer.vtkMRMLSliceLogic()
+    logic.SetMRMLScene(an_empty_scene)
+    nodes = [logic.AddSliceNode("Red"), logic.GetSliceCompositeNode(), logic.GetSliceDisplayNode()]
+    yield logic
+    logic.SetMRMLScene(None)
+    for node in nodes:
+        an_empty_scene.RemoveNode(node)
+
+
+def test_a_slice_view_draws_doubt_on_the_voxels_it_belongs_to_and_nothing_elsewhere(an_empty_scene, a_slice_logic):
+    """On an oblique image under a turn."""
+    node = checks.addVolume(an_empty_scene, checks.OBLIQUE, parent=checks.MOVE)
+    values = np.full(checks.OBLIQUE.shape, 0.05, np.float32)
+    values[3:6, 4:9, 3:8] = 0.9
+    doubt.writeDoubt(Volume(values, mrml.worldGrid(node)), node)
+    view = a_slice_logic.GetSliceNode()
+    a_slice_logic.GetSliceCompositeNode().SetBackgroundVolumeID(node.GetID())
+    doubt.showDoubt(an_empty_scene, True)
+    view.SetDimensions(120, 120, 1)
+    view.SetFieldOfView(30, 30, 1)
+    view.RotateToVolumePlane(node)
+    view.JumpSliceByCentering(*mrml.worldFromIndex((4, 6, 5), node))
+    a_slice_logic.UpdatePipeline()
+    producer = a_slice_logic.GetForegroundLayer().GetImageDataConnection().GetProducer()
+    producer.Update()
+    drawn = vtk_to_numpy(producer.GetOutput().GetPointData().GetScalars()).reshape(120, 120, 4)  # y, x, color
+    toView = np.linalg.inv(slicer.util.arrayFromVTKMatrix(view.GetXYToRAS()))
+    near = ndimage.minimum_filter(values[4], 3), ndimage.maximum_filter(values[4], 3)
+    seen = []
+    for j, i in np.ndindex(values[4].shape):
+        x, y = np.rint(toView @ [*mrml.worldFromIndex((4, j, i), node), 1])[:2].astype(int)
+        if near[0][j, i] == near[1][j, i]:  # at a border the view mixes neighbors
+            red, green, blue, alpha = drawn[y, x].tolist()
+            seen.append(alpha > 0)
+            assert seen[-1] == (values[4, j, i] > 0.1)
+            assert not seen[-1] or (red > 240 and green < 60 and blue < 10)
+    assert sum(seen) == 9 and len(seen) > 60
 
 
 def test_views_of_the_image_show_it_and_get_back_what_was_in_front(an_empty_scene):
