@@ -14,6 +14,7 @@ from monai.networks.nets import UNet
 from RefSegLib.engine import Engine
 from RefSegLib.errors import BadInput
 from RefSegLib.inference.predict import prepare
+from RefSegLib.inference.segmenter import OpenVinoSegmenter, load_segmenter
 from RefSegLib.models.importing import nnunet
 from RefSegLib.models.importing.importer import import_model
 from RefSegLib.models.networks import build_segmenter, divisors, restored_segmenter
@@ -187,6 +188,35 @@ def test_images_that_nnunet_turns_are_turned(tmp_path, store):
     assert (version.spec.patch, version.spec.spacing) == ((16, 8, 24), (0.75, 3.0, 0.5))
     assert divisors(version.spec) == (4, 2, 4)
     assert difference(version, architecture(), axes=(1, 0, 2)) < 1e-4
+
+
+@pytest.mark.parametrize("reader", ["SimpleITKIO", "NibabelIOWithReorient"])
+def test_an_image_is_segmented_as_nnunet_would(tmp_path, store, reader):
+    engine = Engine(import_model(results(tmp_path, image_reader_writer=reader), store), "cpu")
+    image = np.random.default_rng(0).normal(90, 30, (2, 8, 16, 24)).astype(np.float32)
+    # Where k, j, i point to: down, back and right; for nnU-Net's nibabel reader it is up, front and right.
+    directions = ((0.0, 0.0, -1.0), (0.0, 1.0, 0.0), (-1.0, 0.0, 0.0))
+    found = engine.segment(Volume(image, Grid(image.shape[1:], (3.0, 0.75, 0.5), directions))).labels.array
+    turned = (slice(None), slice(None, None, -1), slice(None, None, -1))
+    seen = image[turned] if reader == "NibabelIOWithReorient" else image
+    seen = (seen - seen.mean((1, 2, 3), keepdims=True)) / seen.std((1, 2, 3), keepdims=True)
+    with torch.inference_mode():
+        theirs = the_reference(architecture())(torch.from_numpy(np.ascontiguousarray(seen))[None])[0][0].argmax(0)
+    theirs = theirs.numpy()[turned[1:]] if reader == "NibabelIOWithReorient" else theirs.numpy()
+    assert 0.1 < (theirs > 0).mean() < 0.9
+    assert (found == theirs).mean() > 0.995
+
+
+@pytest.mark.parametrize("which", ["3d_fullres", "2d", "bundle"])
+def test_imported_networks_run_in_the_fast_backend_and_give_the_same(tmp_path, store, which):
+    place = bundle(tmp_path / "spleen", a_unet()) if which == "bundle" else results(tmp_path, configuration=which)
+    version = import_model(place, store)
+    fast = load_segmenter(version, "cpu")
+    assert isinstance(fast, OpenVinoSegmenter), fast.reason
+    x = np.random.default_rng(0).normal(size=(2, len(version.spec.channels), *version.spec.patch)).astype(np.float32)
+    with torch.inference_mode():
+        expected = restored_segmenter(version).eval()(torch.from_numpy(x)).numpy()
+    np.testing.assert_allclose(fast.logits(x), expected, atol=1e-3)
 
 
 def test_what_the_plans_say_is_in_the_specification(tmp_path, store):

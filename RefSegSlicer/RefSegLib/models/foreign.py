@@ -119,10 +119,13 @@ class _Turned(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(n, channels, k, j, i) or, flat, (n, channels, j, i) to logits (n, outputs, ...)."""
-        x = (x * self.scale + self.offset).permute(0, 1, *(2 + axis for axis in self.order)).flip(self.flips)
+        x = self._flipped((x * self.scale + self.offset).permute(0, 1, *(2 + axis for axis in self.order)))
         y = torch.cat([self._given(one) for one in (x.split(1) if self.one_by_one else [x])])
         back = sorted(range(len(self.order)), key=self.order.__getitem__)
-        return self._logits(y.flip(self.flips).permute(0, 1, *(2 + axis for axis in back)))
+        return self._logits(self._flipped(y).permute(0, 1, *(2 + axis for axis in back)))
+
+    def _flipped(self, x: torch.Tensor) -> torch.Tensor:
+        return x.flip(self.flips) if self.flips else x  # OpenVINO does not know a flip along nothing
 
     def _given(self, x: torch.Tensor) -> torch.Tensor:
         y = self.network(x)
