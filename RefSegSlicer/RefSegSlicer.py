@@ -194,7 +194,8 @@ class RefSegSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def onFinished(self, segmentationNode, report):
         """Show the result."""
         self._parameterNode.outputSegmentation = segmentationNode
-        self.logic.showDoubt(self._parameterNode.showDoubt)
+        if self._parameterNode.showDoubt:
+            self.logic.showDoubt(True)
         self._done(words.summary(report))
 
     def onFailed(self, error):

@@ -8,7 +8,7 @@ import slicer
 from RefSegLib.errors import BadInput
 from vtk import vtkMatrix4x4
 
-IMAGE = "RefSegDoubtOf"  # node reference of a map to its image
+IMAGE = "RefSegDoubtOf"  # node reference of a map to its image; as an attribute it marks maps, image or not
 BEFORE = "RefSegForegroundBefore"  # node reference of a view to what it showed in front, attribute: how opaque
 WARM = "vtkMRMLColorTableNodeWarm1"  # from yellow to red
 SHOWN_FROM = 0.1
@@ -40,6 +40,7 @@ def writeDoubt(suspect, volumeNode):
         name = f"{volumeNode.GetName()} suspect"
         node = volumeNode.GetScene().AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
         node.SetNodeReferenceID(IMAGE, volumeNode.GetID())
+        node.SetAttribute(IMAGE, "1")
     slicer.util.updateVolumeFromArray(node, suspect.array[0])
     matrix = vtkMatrix4x4()
     volumeNode.GetIJKToRASMatrix(matrix)
@@ -55,7 +56,7 @@ def showDoubt(scene, shown):
     """Lay every map over its image in the slice views that have the image behind, or bring back what was in front."""
     for view in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode", scene):
         front = scene.GetNodeByID(view.GetForegroundVolumeID() or "")
-        ours = front is not None and front.GetNodeReferenceID(IMAGE) is not None
+        ours = front is not None and front.GetAttribute(IMAGE) is not None
         node = doubtNode(scene.GetNodeByID(view.GetBackgroundVolumeID() or "")) if shown else None
         if node is None:
             if ours:

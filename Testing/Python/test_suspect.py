@@ -207,6 +207,18 @@ def test_a_mask_that_was_not_reflected_on_takes_the_earlier_map_away(an_empty_sc
     assert view.GetForegroundVolumeID() is None and view.GetForegroundOpacity() == 0
 
 
+def test_a_map_whose_image_was_removed_is_taken_away_from_the_views_as_well(an_empty_scene):
+    volume, node = an_image_with_doubt(an_empty_scene)
+    view = a_view(an_empty_scene, volume)
+    doubt.showDoubt(an_empty_scene, True)
+    an_empty_scene.RemoveNode(volume)
+    assert view.GetForegroundVolumeID() == node.GetID()
+    doubt.showDoubt(an_empty_scene, False)
+    assert view.GetForegroundVolumeID() is None
+    other = checks.addVolume(an_empty_scene, checks.OBLIQUE)
+    assert doubt.doubtNode(other) is None
+
+
 def test_the_map_is_put_where_the_image_is_in_the_subject_hierarchy(an_empty_scene):
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(an_empty_scene)
     volume = checks.addVolume(an_empty_scene, checks.FLIPPED)
