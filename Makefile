@@ -5,7 +5,7 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: install demo test lint bench-inference bench-interaction bench-kill clean
+.PHONY: install demo test lint bench-inference bench-interaction bench-kill bench-reflection clean
 .DEFAULT_GOAL := install
 
 install: $(STAMP)
@@ -40,6 +40,10 @@ bench-interaction: install
 
 bench-kill: install
 	$(PY) Testing/benchmarks/bench_kill.py
+
+# REFSEG_DATA names the folder with acdc and cxr_lung. Two hours on two cores; goes on where it was stopped.
+bench-reflection: install
+	$(PY) Testing/benchmarks/bench_reflection.py
 
 clean:
 	rm -rf $(VENV) build out demo-output

@@ -21,6 +21,7 @@ from pathlib import Path
 os.environ["OMP_NUM_THREADS"] = "1"  # one case per core
 
 import reflection_data as data
+import reflection_heads
 import reflection_table as table
 import torch
 from reflection_ablations import ablations
@@ -34,6 +35,7 @@ from RefSegLib.synthesis.synthesizer import Synthesizer
 from RefSegLib.training.cases import Case
 
 NETWORKS = {"heart": ("B", "I", "A"), "lung": ("B", "A")}
+PARTS = ("heart", "lung", "hippocampus")
 SITES = {"heart": ("ACDC",), "lung": ("JSRT", "Montgomery", "Shenzhen")}
 MOST = {"Shenzhen": 140}  # cases by hash, of 566
 BLIND = "random G"
@@ -120,6 +122,21 @@ def measure(organ: str, network: str, site: str, case: Case, folder: Path) -> Pa
     return file
 
 
+def measure_heads(folder: Path) -> Path:
+    """The shipped model on whole heads. Consistency in three dimensions takes minutes a head and is left out."""
+    file = folder / "results" / "hippocampus" / "MNI heads.json"
+    if not file.exists():
+        torch.set_num_threads(1)
+        engine = reflection_heads.shipped(folder)
+        methods = named(["none", "tent", "reflect"], engine.synthesizer, engine.settings)
+        found = evaluate(
+            engine.segmenter, engine.synthesizer, engine.settings, reflection_heads.heads(folder), methods=methods
+        )
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(found["cases"]))
+    return file
+
+
 def _all(pool: ProcessPoolExecutor, jobs: list[tuple]) -> None:
     futures = [pool.submit(*job) for job in jobs]
     for number, future in enumerate(as_completed(futures), 1):
@@ -133,17 +150,18 @@ def main() -> None:
         "--data", type=Path, default=os.environ.get("REFSEG_DATA"), required="REFSEG_DATA" not in os.environ
     )
     parser.add_argument("--folder", type=Path, default=Path("out/bench-reflection"))
-    parser.add_argument("--parts", nargs="+", choices=tuple(NETWORKS), default=tuple(NETWORKS))
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--limit", type=int, help="only so many cases per site")
     asked = parser.parse_args()
     asked.folder.mkdir(parents=True, exist_ok=True)
-    pairs = [(organ, network) for organ in asked.parts for network in NETWORKS[organ]]
-    for organ in asked.parts:
+    organs = [part for part in asked.parts if part in NETWORKS]
+    pairs = [(organ, network) for organ in organs for network in NETWORKS[organ]]
+    for organ in organs:
         for site in SITES[organ]:  # once, before processes ask for the same files
             cases_of(organ, site, asked.data, asked.folder)
     with ProcessPoolExecutor(asked.processes) as pool:
-        jobs = [*pairs, *((organ, "synthesizer") for organ in asked.parts)]
+        jobs = [*pairs, *((organ, "synthesizer") for organ in organs)]
         _all(pool, [(train, *job, asked.data, asked.folder) for job in jobs])
         jobs = [(teach, *pair, asked.data, asked.folder, False) for pair in pairs]
         jobs += [
@@ -154,14 +172,17 @@ def main() -> None:
         _all(pool, jobs)
         jobs = [
             (measure, organ, network, site, case, asked.folder)
-            for organ in asked.parts
+            for organ in organs
             for site in SITES[organ]
             for case in cases_of(organ, site, asked.data, asked.folder)[: asked.limit]
             for network in NETWORKS[organ]
         ]
+        jobs += [(measure_heads, asked.folder)] if "hippocampus" in asked.parts else []
         _all(pool, jobs)
     for organ, network in pairs:
         print(table.of(asked.folder / "results" / f"{organ}-{network}", f"{organ}, network {network}"))
+    if "hippocampus" in asked.parts:
+        print(table.of(asked.folder / "results" / "hippocampus", "hippocampus, shipped model, T1 templates"))
 
 
 if __name__ == "__main__":
