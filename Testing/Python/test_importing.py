@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import socket
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from InteractiveLearningLib import cli
-from monai.networks.nets import UNet
+from monai.networks.nets import FlexibleUNet, UNet
 from RefSegLib.engine import Engine
 from RefSegLib.errors import BadInput
 from RefSegLib.inference.predict import prepare
@@ -343,6 +344,7 @@ def test_models_that_cannot_be_told_apart_are_named(tmp_path, store):
         ({"normalization_schemes": ["NoNormalization"] * 2}, "NoNormalization"),
         ({"patch_size": [0, 16, 24]}, "patch"),
         ({"patch_size": None}, "nnU-Net v1"),
+        ({"patch_size": [8, 16, 22]}, "divided by the strides"),
     ],
 )
 def test_plans_that_cannot_be_followed_are_refused_in_a_sentence(tmp_path, store, changes, reason):
@@ -505,6 +507,26 @@ def test_a_bundle_can_be_described_by_hand(tmp_path, store):
     assert version.spec.normalization.kind == "percentile"
     assert version.spec.network.arguments["class"] == "UNet"
     assert version.spec.network.arguments["axes"] == "RAS"
+
+
+def test_a_bundle_with_an_encoder_from_the_internet_downloads_nothing(tmp_path, store, monkeypatch):
+    def refused(*_, **__):
+        raise AssertionError("something was asked of the internet")
+
+    monkeypatch.setattr(socket.socket, "connect", refused)
+    arguments = {"in_channels": 1, "out_channels": 2, "backbone": "efficientnet-b0", "spatial_dims": 2}
+    network = FlexibleUNet(**arguments, pretrained=False)
+    definition = {"_target_": "monai.networks.nets.FlexibleUNet", **arguments, "pretrained": True}
+    scaled = [{"_target_": "ScaleIntensityd"}]
+    place = bundle(
+        tmp_path / "flat", network, network_def=definition, transforms=scaled, inferer={"roi_size": [32, 64]}
+    )
+    version = import_model(place, store)
+    assert (version.spec.patch, version.spec.dimensions) == ((1, 64, 32), 2)
+    x = torch.rand(1, 1, 1, 64, 32)
+    with torch.inference_mode():
+        theirs = network.eval()(x[:, :, 0].transpose(2, 3)).transpose(2, 3)[:, :, None]
+        torch.testing.assert_close(restored_segmenter(version).eval()(x), theirs, atol=1e-4, rtol=0)
 
 
 def test_weights_of_a_bundle_that_run_a_program_are_not_opened(tmp_path, store):

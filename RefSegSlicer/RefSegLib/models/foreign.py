@@ -87,6 +87,7 @@ def monai_network(name: str, arguments: dict[str, Any], others: Sequence[str] = 
     if others:
         raise BadInput(f"A MONAI network takes class and arguments, not {', '.join(sorted(others))}.")
     # Weights come from the file that is imported; nothing is downloaded.
+    arguments = {key: value for key, value in arguments.items() if not key.startswith("pretrained_")}
     arguments = {key: False if key == "pretrained" else value for key, value in arguments.items()}
     try:
         return known(**arguments)

@@ -15,7 +15,7 @@ import torch
 from RefSegLib.errors import BadInput
 from RefSegLib.models.importing.checkpoint import read_checkpoint
 from RefSegLib.models.importing.files import labels_named, read_json, results_folders
-from RefSegLib.models.networks import build_segmenter
+from RefSegLib.models.networks import build_segmenter, divisors
 from RefSegLib.models.nnunet import plan_of
 from RefSegLib.models.spec import Network, Normalization, SegmenterSpec
 
@@ -44,6 +44,8 @@ def import_nnunet(
         ) from error
     except ValueError as error:  # of pydantic: a name or a number that a specification does not take
         raise BadInput(f"The plans in '{folder}' cannot be taken over: {error}") from error
+    if any(size % divisor for size, divisor in zip(spec.patch, divisors(spec), strict=True)):
+        raise BadInput(f"The patch {spec.patch} in '{folder}' cannot be divided by the strides, {divisors(spec)}.")
     file = _checkpoint(folder, fold)
     checkpoint = read_checkpoint(file)
     weights = checkpoint.get("network_weights")
