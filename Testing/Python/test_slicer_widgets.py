@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import shiboken6
 import slicer
 from InteractiveLearningSlicerLib.checks import addCase
 from RefSegLib.errors import BadInput
@@ -45,12 +46,18 @@ def opened(name):
     return application.open_module(name, ROOT / name)
 
 
+def closed(widget):
+    """Delete a panel now: Python would do so at any time, even while its selectors answer to the scene."""
+    widget.cleanup()
+    shiboken6.delete(widget.parent)
+
+
 @pytest.fixture
 def a_segmentation_panel(an_empty_scene, settings):
     """The panel of RefSeg Segmentation."""
     widget = opened("RefSegSlicer")
     yield widget
-    widget.cleanup()
+    closed(widget)
 
 
 @pytest.fixture
@@ -58,7 +65,7 @@ def a_learning_panel(an_empty_scene, settings):
     """The panel of Interactive Learning."""
     widget = opened("InteractiveLearning")
     yield widget
-    widget.cleanup()
+    closed(widget)
 
 
 def picture(widget, name):
