@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -12,7 +10,7 @@ from RefSegLib.inference.segmenter import Segmenter
 from RefSegLib.inference.tiling import infer
 from RefSegLib.progress import SILENT, Progress
 from RefSegLib.quality.estimate import expected_dice
-from RefSegLib.reflection.candidates import IDENTITY, parts_of, transformed
+from RefSegLib.reflection.candidates import IDENTITY, named, parts_of, transformed
 from RefSegLib.reflection.judge import Verdict
 from RefSegLib.reflection.settings import ReflectionSettings
 from RefSegLib.reflection.statistics import MixedStatistics
@@ -56,37 +54,33 @@ def look(
 ) -> list[Looked]:
     """All candidates of `settings` for an image (C, k, j, i), normalized; the first mask, known already, first."""
     names = [name for name in settings.candidates if name != IDENTITY]
-    looked = {}
-    for number, (name, seen, network) in enumerate(_ways(names, array, segmenter, settings)):
-        part = progress.part(number / len(names), (number + 1) / len(names))
-        part(0.0, f"Looking again: {name}")
-        looked[name] = Looked(name, infer(network, seen, part))
+    wanted: dict[str, list[float]] = {}
+    for name in names:
+        transform, share = parts_of(name)
+        wanted.setdefault(transform, []).append(share)
+    looked: dict[str, Looked] = {}
+    for transform, shares in wanted.items():  # each made once, and the statistics of its image measured once
+        seen = transformed(array, transform, segmenter.spec, settings.reference)
+        statistics = None
+        for share in shares:
+            name = named(transform, share)
+            part = progress.part(len(looked) / len(names), (len(looked) + 1) / len(names))
+            part(0.0, f"Looking again: {name}")
+            if share and statistics is None:
+                statistics = MixedStatistics(segmenter, seen, part)
+            if share == 1 and statistics.whole is not None:
+                probabilities = statistics.whole
+            else:
+                probabilities = infer(statistics.network(share) if share else segmenter, seen, part)
+            looked[name] = Looked(name, probabilities)
     return [first, *(looked[name] for name in names)]
 
 
 def way(name: str, array: Array, segmenter: Segmenter, settings: ReflectionSettings) -> tuple[Array, Segmenter]:
     """The image (C, k, j, i) and the network of one candidate."""
-    ((_, seen, network),) = _ways([name], array, segmenter, settings)
-    return seen, network
-
-
-def _ways(
-    names: list[str], array: Array, segmenter: Segmenter, settings: ReflectionSettings
-) -> Iterator[tuple[str, Array, Segmenter]]:
-    """Transform by transform: each is made once, and the statistics of its image are measured once."""
-    wanted: dict[str, list[tuple[str, float]]] = {}
-    for name in names:
-        transform, share = parts_of(name)
-        wanted.setdefault(transform, []).append((name, share))
-    for transform, some in wanted.items():
-        seen = transformed(array, transform, segmenter.spec, settings.reference)
-        statistics = None
-        for name, share in some:
-            if not share:
-                yield name, seen, segmenter
-                continue
-            statistics = statistics or MixedStatistics(segmenter, seen)
-            yield name, seen, statistics.network(share)
+    transform, share = parts_of(name)
+    seen = transformed(array, transform, segmenter.spec, settings.reference)
+    return seen, MixedStatistics(segmenter, seen).network(share) if share else segmenter
 
 
 def similarity_of(candidate: Looked, settings: ReflectionSettings) -> float:

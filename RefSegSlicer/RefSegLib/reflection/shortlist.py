@@ -11,9 +11,9 @@ from RefSegLib.reflection.candidates import parts_of
 from RefSegLib.reflection.conditions import Condition
 from RefSegLib.reflection.settings import ReflectionSettings
 
-# Costs in inferences. Whatever is judged is also drawn; statistics are measured in a pass of their own.
+# In inferences. Whatever is looked at is also drawn; statistics are measured in a pass that itself gives the candidate
+# with nothing but them.
 BUDGET = 5.0
-LOOK, MEASURE = 1.0, 1.0
 WORTH = 0.001  # mean Dice that one more candidate has to add, per unit of cost
 FEWEST = 2  # candidates beside the first: where they disagree the mask is in doubt, even if none is ever taken
 HARM = 0.02
@@ -48,7 +48,7 @@ def shortlist(conditions: Sequence[Condition], settings: ReflectionSettings) -> 
 def _cost(names: Sequence[str]) -> float:
     """In inferences, the first mask apart."""
     parts = {parts_of(name) for name in names[1:]}
-    return LOOK * len(parts) + MEASURE * len({transform for transform, share in parts if share})
+    return len([1 for _, share in parts if share < 1]) + len({transform for transform, share in parts if share})
 
 
 def _worth(dices: npt.NDArray, scores: npt.NDArray, chosen: Sequence[int], margin: float) -> float:

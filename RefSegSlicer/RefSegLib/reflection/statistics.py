@@ -56,6 +56,9 @@ class MixedStatistics:
 
     They are measured once, in a pass over all tiles of the image with every layer normalizing by its own tiles (the
     mean over the tiles of mean and variance). The network that was given is never changed.
+
+    whole: probabilities (outputs, k, j, i) with nothing but the image's own statistics, as that pass gave them;
+    None for an image of more tiles than the network sees at once, where each tile was seen with its own.
     """
 
     def __init__(self, segmenter: Segmenter, array: npt.NDArray[np.float32], progress: Progress = SILENT) -> None:
@@ -66,7 +69,9 @@ class MixedStatistics:
             layer.reset_running_stats()
             layer.momentum = None  # a plain mean over all tiles
             layer.train()
-        infer(self._network, array, progress)
+        probabilities = infer(self._network, array, progress)
+        at_once = all(int(layer.num_batches_tracked) == 1 for layer in batch_norms(self._network.module))
+        self.whole = probabilities if at_once else None
         self._network.module.eval()
         self._own = statistics(self._network.module)
 
