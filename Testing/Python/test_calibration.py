@@ -248,6 +248,14 @@ def test_the_short_list_keeps_to_its_budget_and_still_holds_two_where_nothing_he
     assert shortlist(useless, ReflectionSettings()) == ("identity", "matched", "gamma 2")
 
 
+def test_statistics_that_were_measured_anyhow_are_looked_at_for_nothing():
+    names = ["identity", "matched @ 0.3", "matched @ 1", "gamma 2"]
+    dices = [[0.5, 0.9, 0.5, 0.5], [0.5, 0.5, 0.9, 0.5]] * 3
+    scores = [[0.1, 0.5, 0.1, 0.1], [0.1, 0.1, 0.5, 0.1]] * 3
+    found = shortlist(pooled(dices, scores, names), ReflectionSettings())
+    assert set(found) >= {"matched @ 0.3", "matched @ 1"}
+
+
 def test_validation_images_are_shown_as_they_are_and_shifted_the_same_for_the_same_seed():
     cases = [sample(0), sample(1)]
     first, again = ([*shown(cases, SPEC, 3, seed=4)] for _ in range(2))

@@ -36,7 +36,8 @@ def shortlist(conditions: Sequence[Condition], settings: ReflectionSettings) -> 
             cost = _cost([names[n] for n in [*chosen, number]]) - _cost([names[n] for n in chosen])
             if number in chosen or _cost([names[n] for n in [*chosen, number]]) > BUDGET:
                 continue
-            gain = (_worth(dices, scores, [*chosen, number], settings.margin) - reached) / cost
+            # Beside another share of the same transform, the image's own statistics cost nothing but the drawing.
+            gain = (_worth(dices, scores, [*chosen, number], settings.margin) - reached) / max(cost, 0.5)
             if (gain > WORTH or len(chosen) <= FEWEST) and (best is None or gain > best[0]):
                 best = (gain, number)
         if best is None:
