@@ -14,7 +14,7 @@ from RefSegLib.errors import BadInput
 from RefSegLib.jobs import estimates_of
 from RefSegLib.models.importing.files import read_spec
 from RefSegLib.models.spec import SegmenterSpec
-from RefSegLib.models.store import ModelStore
+from RefSegLib.models.store import ModelStore, ModelVersion
 from RefSegLib.models_cli import Store, load_version, models
 from RefSegLib.terminal import console, shown_progress, write_report
 from RefSegLib.volume.io import case_name, image_files, read_image, write_image, write_labels
@@ -83,10 +83,7 @@ def train_synthesizer(
     with shown_progress("Training") as progress:
         cases = pair_cases(images, labels)
         version = add_synthesizer(start, cases, place, epochs=epochs, seed=seed, progress=progress)
-    write_report(version.manifest.model_dump(mode="json"), report)
-    active = place.active(version.name) == version.version
-    console.print(f"{version.name}@{version.version} was added{' and is active' if active else ''}.")
-    console.print_json(json.dumps(version.manifest.scores))
+    _tell_added(place, version, version.manifest.scores, report)
 
 
 @app.command("calibrate")
@@ -106,10 +103,15 @@ def calibrate_reflection(
     start = load_version(place, model)
     with shown_progress("Calibrating") as progress:
         version = recalibrate(start, pair_cases(images, labels), place, seed=seed, progress=progress)
+    _tell_added(place, version, version.manifest.reflection["report"], report)
+
+
+def _tell_added(place: ModelStore, version: ModelVersion, found: dict[str, Any], report: Path | None) -> None:
+    """What became of a model: its new version, whether that is active now, and what was found about it."""
     write_report(version.manifest.model_dump(mode="json"), report)
     active = place.active(version.name) == version.version
     console.print(f"{version.name}@{version.version} was added{' and is active' if active else ''}.")
-    console.print_json(json.dumps(version.manifest.reflection["report"]))
+    console.print_json(json.dumps(found))
 
 
 @app.command()

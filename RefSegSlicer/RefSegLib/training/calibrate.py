@@ -12,8 +12,8 @@ from RefSegLib.models.store import ModelStore, ModelVersion
 from RefSegLib.progress import SILENT, Progress
 from RefSegLib.reflection.calibration import calibrate
 from RefSegLib.synthesis.synthesizer import load_synthesizer
-from RefSegLib.training.cases import Case, by_role, cached_samples, fingerprint
-from RefSegLib.training.train import workplace
+from RefSegLib.training.cases import Case, by_role, fingerprint
+from RefSegLib.training.train import read_samples, workplace
 
 
 def recalibrate(
@@ -32,11 +32,10 @@ def recalibrate(
         )
     chosen = by_role(cases)["validation"]
     cache = workplace(store, json.dumps(["calibrate", version.spec.model_dump(mode="json"), fingerprint(chosen)]))
-    samples = []
-    for number, case in enumerate(chosen):
-        progress(0.1 * number / len(chosen), f"reading {case.name}")
-        samples += cached_samples(case, version.spec, cache)
-    reflection = calibrate(samples, load_segmenter(version), synthesizer, seed=seed, progress=progress.part(0.1, 1.0))
+    samples = read_samples({"train": [], "validation": chosen}, version.spec, cache, progress.part(0.0, 0.1))
+    reflection = calibrate(
+        samples["validation"], load_segmenter(version), synthesizer, seed=seed, progress=progress.part(0.1, 1.0)
+    )
     was_active = store.active(version.name) == version.version
     added = store.add(
         version.spec,
