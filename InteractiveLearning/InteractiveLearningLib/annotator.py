@@ -17,10 +17,10 @@ from RefSegLib.quality.metrics import dice
 from RefSegLib.volume.volume import LabelMap
 from scipy import ndimage
 
-from InteractiveLearningLib.guidance import Suggestion
+from InteractiveLearningLib.outcome import border
 from InteractiveLearningLib.prompts import Click, Limits, Outline
 from InteractiveLearningLib.scene import on_slice
-from InteractiveLearningLib.session import Session, border
+from InteractiveLearningLib.session import Session
 
 Kind = Literal["clicks", "slices"]
 # An imprecise hand: clicks land up to this many voxels off along every axis of the slice, and some have the wrong sign.
@@ -137,7 +137,7 @@ def annotate(
 
     truth: what the robot knows, on the grid of the session. prompts: "clicks" into the largest error, or "slices":
     outlines of the slice the session suggests, all labels of the slice being one interaction. axis: that slices are
-    outlined along; by default see longest_axis. limits: mark the ends first (slices only).
+    outlined along, None: the session's choice. limits: mark the ends first (slices only).
     Labels that the truth does not hold are left alone. Raises BadInput if the grids differ.
     """
     if not truth.grid.same_as(session.grid):
@@ -148,7 +148,7 @@ def annotate(
         raise BadInput("The truth that the robot annotator plays holds none of the session's labels.")
     scores, done = [_scores(session, truth, labels)], ["the model alone"]
     if prompts == "slices":
-        axis = longest_axis(truth, labels) if axis is None else axis
+        axis = session.handiest_axis() if axis is None else axis
         if limits:
             marks = [robot.limits(label, axis) for label in labels]
             for mark in marks:
@@ -164,15 +164,6 @@ def annotate(
     return Progression(scores, done, robot.effort)
 
 
-def longest_axis(truth: LabelMap, labels: Sequence[int]) -> int:
-    """The axis to outline slices along: that of thicker slices, else that along which the labels are longest."""
-    spacing = np.asarray(truth.grid.spacing)
-    if spacing.max() > 2 * np.median(spacing):
-        return int(spacing.argmax())
-    box = ndimage.find_objects(np.isin(truth.array, labels).astype(np.uint8))[0]
-    return int(np.argmax([(s.stop - s.start) * m for s, m in zip(box, spacing, strict=True)]))
-
-
 def _click(robot: Annotator, session: Session, labels: Sequence[int]) -> str | None:
     click = robot.click(session.labels().array, labels)
     if click is None:
@@ -182,17 +173,13 @@ def _click(robot: Annotator, session: Session, labels: Sequence[int]) -> str | N
 
 
 def _slice(robot: Annotator, session: Session, labels: Sequence[int], axis: int) -> str | None:
-    """Outline every label in the slice that the label with the widest gap asks for."""
-    asked = [s for s in (session.suggest(label, axis) for label in labels) if isinstance(s, Suggestion)]
-    known = {i for label in labels for a, i in session.state(label).outlines if a == axis}
-    open_ = [s for s in asked if s.index not in known]
-    if not open_:
+    """Outline every label in the slice that the session asks for."""
+    suggestion = session.suggest(axis=axis)
+    if isinstance(suggestion, str):
         return None
-    index = max(open_, key=lambda s: s.gap).index
     robot.effort.interactions -= len(labels) - 1
-    for label in labels:
-        session.apply(robot.outline(label, axis, index))
-    return f"slice {index}"
+    session.apply([robot.outline(label, axis, suggestion.index) for label in labels])
+    return f"slice {suggestion.index}"
 
 
 def _scores(session: Session, truth: LabelMap, labels: Sequence[int]) -> dict[int, float]:

@@ -90,6 +90,7 @@ def next_slice(
     limits: tuple[int, int] | None = None,
     suspect: npt.NDArray[np.float32] | None = None,
     shape: Sequence[int],
+    plane: str = "",
 ) -> Suggestion | str:
     """The slice along `axis` that is worth outlining next, or a sentence: nothing more is worth asking.
 
@@ -114,10 +115,11 @@ def next_slice(
     low, high = max(gaps, key=lambda g: (_reach(g, annotated), per_slice[g[0] : g[1] + 1].sum()))
     middle = (low + high) / 2
     index = round(middle)
+    name = f"{plane} slice".strip().capitalize()
     if not annotated:
-        reason = f"Slice {index} is the middle of the structure."
+        reason = f"{name} {index} is the middle of the structure."
     else:
-        reason = f"Slice {index} is the middle of the widest part without an outline ({high - low + 1} slices)."
+        reason = f"{name} {index} is the middle of the widest part without an outline ({high - low + 1} slices)."
     room = int(PULL * (high - low + 1))
     compared = suspect is not None or (proxy is not None and model is not None)
     if annotated and compared and room and per_slice[low : high + 1].any():
@@ -126,7 +128,7 @@ def next_slice(
         index = int(near[int(doubts.argmax())])
         what = "the model and the outlines disagree" if model is not None else "reflection doubts the mask"
         reason = (
-            f"Slice {index} lies in the widest part without an outline ({high - low + 1} slices), where {what} most."
+            f"{name} {index} lies in the widest part without an outline ({high - low + 1} slices), where {what} most."
         )
     empty = np.zeros(tuple(shape), np.float32)
     gap = _reach((low, high), annotated)

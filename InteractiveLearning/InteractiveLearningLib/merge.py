@@ -9,7 +9,8 @@ import numpy.typing as npt
 from RefSegLib.volume.grid import Grid
 from scipy import ndimage
 
-from InteractiveLearningLib.prompts import Click, Outline, Prompt, Scribble
+from InteractiveLearningLib.frames import voxels_on
+from InteractiveLearningLib.prompts import Click, ObliqueOutline, Outline, Prompt, Scribble
 from InteractiveLearningLib.scene import LabelResult, Region, on_slice
 
 Bounds = tuple[tuple[int, int, int], tuple[int, int, int]]
@@ -34,6 +35,12 @@ def taken_over(
         taken[at] = foreign[at]
         covered = np.bincount(old[at][taken[at]]) if taken.any() else np.zeros(0)
         opened = np.nonzero(covered > TAKES_OVER * np.count_nonzero(mask[at]))[0]
+        seeds = taken.copy()
+    elif isinstance(prompt, ObliqueOutline):
+        part = grid.crop([s.start for s in region], [s.stop for s in region])
+        at, drawn = voxels_on(prompt.plane, 0, prompt.mask, part)
+        taken[at] = foreign[at] & drawn
+        opened = np.unique(old[taken])
         seeds = taken.copy()
     elif isinstance(prompt, Click | Scribble) and prompt.positive:
         points = (prompt.point,) if isinstance(prompt, Click) else prompt.points

@@ -27,34 +27,75 @@ def _point(values: Any) -> Point:
     return point
 
 
+def _direction(values: Any) -> Point | None:
+    """A unit vector, turned so that its largest part is positive: both sides of a plane are the same view."""
+    if values is None:
+        return None
+    vector = np.asarray(_point(values))
+    length = float(np.linalg.norm(vector))
+    if length < 1e-6:
+        raise BadInput("The normal of a slice view has no length.")
+    vector = vector / length * (np.sign(vector[np.abs(vector).argmax()]) or 1.0)
+    return tuple(float(v) for v in vector)
+
+
 @dataclass(frozen=True)
 class Click:
-    """This point is (positive) or is not part of the label. axis: the array axis of the view it was made in."""
+    """This point is (positive) or is not part of the label.
+
+    The view it was made in: the array axis it looks along, or, of an oblique view, the normal (LPS); neither is known
+    of a point placed in 3D.
+    """
 
     kind: ClassVar[str] = "click"
     point: Point
     positive: bool
     label: int
     axis: int | None = None
+    normal: Point | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "point", _point(self.point))
+        object.__setattr__(self, "normal", _direction(self.normal))
 
 
 @dataclass(frozen=True)
 class Scribble:
-    """A drawn line, all of whose points are (positive) or are not part of the label."""
+    """A drawn line, all of whose points are (positive) or are not part of the label. axis, normal: as of a Click."""
 
     kind: ClassVar[str] = "scribble"
     points: tuple[Point, ...]
     positive: bool
     label: int
     axis: int | None = None
+    normal: Point | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "points", tuple(_point(p) for p in self.points))
+        object.__setattr__(self, "normal", _direction(self.normal))
         if not self.points:
             raise BadInput("A scribble needs at least one point.")
+
+
+@dataclass(frozen=True)
+class Lasso:
+    """A rough closed line in one slice. Positive: in that slice the label lies inside of it; negative: none of it does.
+
+    points: its corners, the last joined to the first. axis, normal: as of a Click.
+    """
+
+    kind: ClassVar[str] = "lasso"
+    points: tuple[Point, ...]
+    positive: bool
+    label: int
+    axis: int | None = None
+    normal: Point | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "points", tuple(_point(p) for p in self.points))
+        object.__setattr__(self, "normal", _direction(self.normal))
+        if len(self.points) < 3:
+            raise BadInput("A lasso needs at least three points around what it is to enclose.")
 
 
 @dataclass(frozen=True)
@@ -141,14 +182,41 @@ class Outline:
         return cls(axis, index, np.asarray(mask, bool), label, grid.crop(lower, upper))
 
 
-Prompt = Union[Click, Scribble, Box, Limits, Outline]  # noqa: UP007 (a value at run time, also on Python 3.10)
-_KINDS: dict[str, type] = {c.kind: c for c in (Click, Scribble, Box, Limits, Outline)}
+@dataclass(frozen=True, eq=False)
+class ObliqueOutline:
+    """The whole mask of an oblique slice, as drawn: mask, bool (h, w), on `plane`, a grid of (1, h, w) voxels whose
+    first axis is the normal of the slice. Raises BadInput if they do not fit."""
+
+    kind: ClassVar[str] = "oblique outline"
+    mask: npt.NDArray[np.bool_]
+    label: int
+    plane: Grid
+
+    def __post_init__(self) -> None:
+        mask = np.array(self.mask, bool)
+        if (1, *mask.shape) != self.plane.shape:
+            raise BadInput(f"A mask of {mask.shape} pixels does not fit a plane of {self.plane.shape} voxels.")
+        mask.flags.writeable = False
+        object.__setattr__(self, "mask", mask)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ObliqueOutline):
+            return NotImplemented
+        return (self.label, self.plane) == (other.label, other.plane) and np.array_equal(self.mask, other.mask)
+
+    __hash__ = None
+
+
+Prompt = Union[Click, Scribble, Lasso, Box, Limits, Outline, ObliqueOutline]  # noqa: UP007 (a value at run time, also on Python 3.10)
+_KINDS: dict[str, type] = {c.kind: c for c in (Click, Scribble, Lasso, Box, Limits, Outline, ObliqueOutline)}
 
 
 def to_dict(prompt: Prompt) -> dict[str, Any]:
     """A prompt as plain values for JSON."""
-    if isinstance(prompt, Outline):
-        values = {"axis": prompt.axis, "index": prompt.index, "label": prompt.label, "shape": list(prompt.mask.shape)}
+    if isinstance(prompt, Outline | ObliqueOutline):
+        values = {"label": prompt.label, "shape": list(prompt.mask.shape)}
+        if isinstance(prompt, Outline):
+            values |= {"axis": prompt.axis, "index": prompt.index}
         values["bits"] = base64.b64encode(zlib.compress(np.packbits(prompt.mask).tobytes())).decode()
         values["plane"] = None if prompt.plane is None else prompt.plane.to_dict()
     else:
@@ -160,14 +228,17 @@ def from_dict(values: Mapping[str, Any]) -> Prompt:
     """The inverse of to_dict. Raises BadInput if the values describe no prompt."""
     try:
         kind = _KINDS[values["kind"]]
-        if kind is Outline:
+        if kind in (Outline, ObliqueOutline):
             shape = tuple(int(n) for n in values["shape"])
             bits = np.frombuffer(zlib.decompress(base64.b64decode(values["bits"])), np.uint8)
             mask = np.unpackbits(bits, count=int(np.prod(shape))).reshape(shape).astype(bool)
             plane = None if values["plane"] is None else Grid.from_dict(values["plane"])
-            return Outline(int(values["axis"]), int(values["index"]), mask, int(values["label"]), plane)
-        return kind(**{f.name: values[f.name] for f in fields(kind)})
-    except (KeyError, TypeError, ValueError, zlib.error) as error:
+            label = int(values["label"])
+            if kind is ObliqueOutline:
+                return ObliqueOutline(mask, label, plane)
+            return Outline(int(values["axis"]), int(values["index"]), mask, label, plane)
+        return kind(**{f.name: values[f.name] for f in fields(kind) if f.name in values})
+    except (KeyError, TypeError, ValueError, AttributeError, zlib.error) as error:
         raise BadInput(f"This is not a prompt RefSeg knows: {dict(values)!r:.200} ({error}).") from error
 
 
@@ -175,6 +246,8 @@ def name_of(prompt: Prompt, label: str) -> str:
     """What undo shows, for example "outline of slice 12 of anterior"."""
     if isinstance(prompt, Outline):
         return f"outline of slice {prompt.index} of {label}"
-    if isinstance(prompt, Click | Scribble):
+    if isinstance(prompt, ObliqueOutline):
+        return f"outline of an oblique slice of {label}"
+    if isinstance(prompt, Click | Scribble | Lasso):
         return f"{'positive' if prompt.positive else 'negative'} {prompt.kind} for {label}"
     return f"{prompt.kind} of {label}"

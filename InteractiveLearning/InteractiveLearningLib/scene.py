@@ -10,6 +10,8 @@ import numpy.typing as npt
 from RefSegLib.volume.grid import Grid
 from scipy import ndimage
 
+from InteractiveLearningLib.prompts import ObliqueOutline
+
 Mask = npt.NDArray[np.bool_]
 Voxel = tuple[int, int, int]
 SliceKey = tuple[int, int]
@@ -70,13 +72,19 @@ class Pin:
 
 @dataclass(frozen=True)
 class LabelState:
-    """All that was said about one label. Masks in `outlines` and `changes` (added, removed) are never written to."""
+    """All that was said about one label. Masks in `outlines` and `changes` (added, removed) are never written to.
+
+    Slices are (axis, index). Axis 3 + n is the first axis of frames[n]: the slices of an oblique view. `drawn` has the
+    outlines of oblique slices on the planes they were drawn on.
+    """
 
     outlines: Mapping[SliceKey, Mask] = field(default_factory=dict)
     changes: Mapping[SliceKey, tuple[Mask, Mask]] = field(default_factory=dict)
     pins: tuple[Pin, ...] = ()
     limits: Mapping[int, tuple[int, int]] = field(default_factory=dict)
     box: tuple[Voxel, Voxel] | None = None
+    frames: tuple[Grid, ...] = ()
+    drawn: Mapping[SliceKey, ObliqueOutline] = field(default_factory=dict)
 
     @property
     def said(self) -> bool:
@@ -100,7 +108,7 @@ class LabelResult:
 
 
 def on_slice(axis: int, index: int) -> tuple:
-    """The index of a whole slice."""
+    """The index of a whole slice along an axis of the image."""
     return tuple(index if a == axis else slice(None) for a in range(3))
 
 

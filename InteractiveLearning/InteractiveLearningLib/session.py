@@ -11,8 +11,8 @@ mask bit for bit.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,43 +22,37 @@ from RefSegLib.errors import BadInput, RefSegError
 from RefSegLib.models.spec import Label
 from RefSegLib.volume.grid import Grid
 from RefSegLib.volume.volume import LabelMap, Volume
-from scipy import ndimage
 
+from InteractiveLearningLib.advice import handiest_axis, propose_limits, suggest_slice
 from InteractiveLearningLib.arrays import keep_array, load_array
 from InteractiveLearningLib.eventlog import EventLog
-from InteractiveLearningLib.fold import main_axis, mask_of, said, working_region
-from InteractiveLearningLib.guidance import Suggestion, next_slice
+from InteractiveLearningLib.fold import said
+from InteractiveLearningLib.guidance import Suggestion
+from InteractiveLearningLib.mask import mask_of
 from InteractiveLearningLib.merge import Bounds, bounds_of, difference, disputed, taken_over
-from InteractiveLearningLib.prompts import Limits, Outline, Prompt, from_dict, name_of, to_dict
-from InteractiveLearningLib.propagation import FlowCache, propagate
+from InteractiveLearningLib.outcome import Accepted, accepted_of
+from InteractiveLearningLib.prompts import Click, Limits, Prompt, from_dict, name_of, to_dict
+from InteractiveLearningLib.propagation import FlowCache
 from InteractiveLearningLib.scene import LabelResult, LabelState, Region, scene_of
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True)
-class Accepted:
-    """What the replay store wants to know of a session (see accepted.py).
+class _Said:
+    """Prompts given at once, and what kept other voxels from changing then (see Session.apply)."""
 
-    confidence: float32 (k, j, i) in 0..1. annotated: (axis, index) of outlined slices. boundary_pixels: pixels on the
-    border of what was drawn (the paper's measure of effort); effort: their length in mm. interactions: prompts that
-    were not undone.
-    """
-
-    labels: LabelMap
-    confidence: npt.NDArray[np.float32]
-    annotated: tuple[tuple[int, int], ...]
-    boundary_pixels: int
-    effort: float
-    interactions: int
+    prompts: tuple[Prompt, ...]
+    locked: tuple[int, ...] = ()
+    editable: str | None = None
 
 
 @dataclass(frozen=True)
 class _Step:
-    """A prompt that was applied, and what takes it back: the label's state and the voxels of `region` before it."""
+    """What was said, and what takes it back: the labels' states and the voxels of `region` before it."""
 
-    prompt: Prompt
-    state: LabelState
+    said: _Said
+    states: Mapping[int, LabelState]
     region: Region
     before: npt.NDArray
 
@@ -67,13 +61,15 @@ class Session:
     """A case being annotated. Make one with `create` or `open`; close it, or use it in a `with`.
 
     grid: of the image and the label map. structures: the labels by value. channel: of the image, that slices are
-    registered by.
+    registered by. earlier: prompts of another session, see `create`.
     """
 
     def __init__(self, folder: Path, log: EventLog) -> None:
         created = log.events[0]["event"]
         if created.get("schema") != SCHEMA:
-            raise RefSegError(f"The session in {folder} was written by a newer RefSeg. Update this one.")
+            raise RefSegError(
+                f"The session in {folder} was written by another version of RefSeg. Open it with that one."
+            )
         self.folder, self._log = folder, log
         self.grid = Grid.from_dict(created["grid"])
         self.structures = {d["value"]: Label.model_validate(d) for d in created["labels"]}
@@ -85,12 +81,18 @@ class Session:
         self._scene = self._model  # with what the limits of all labels say
         self._labels = self._scene.base.copy()
         self._states: dict[int, LabelState] = {value: LabelState() for value in self.structures}
+        self.earlier = tuple(from_dict(prompt) for prompt in created["earlier"])
+        for prompt in self.earlier:
+            before = self._states[prompt.label]
+            self._states[prompt.label] = said(self._scene, prompt.label, before, prompt, self._labels)
         self._done: list[_Step] = []
-        self._undone: list[Prompt] = []
+        self._undone: list[_Said] = []
+        self._editable: tuple[str, npt.NDArray[np.bool_]] | None = None
         self._flows = FlowCache()
         self._results: dict[int, tuple[LabelState, LabelResult]] = {}
-        for prompt in _effective(log.events[1:], self._undone):
-            self._do(prompt)
+        self._limit(self._states)
+        for said_ in _effective(log.events[1:], self._undone):
+            self._do(said_)
 
     @classmethod
     def create(
@@ -102,11 +104,14 @@ class Session:
         limits: Sequence[Limits] = (),
         *,
         channel: int = 0,
+        earlier: Sequence[Prompt] = (),
     ) -> Session:
         """Begin a session in a new or empty folder.
 
         model_probabilities: (outputs, k, j, i) in 0..1 on the grid of the volume, background first, then one per label
         in order; None for a structure no model knows. limits: marks that are known from the start.
+        earlier: prompts of a session that `model_probabilities` are the outcome of. They are known, so that outlines
+        count; the masks stay as they are until something is said, and undo does not reach back to them.
         Raises BadInput if the image cannot be segmented, shapes differ, or a session is already there.
         """
         folder = Path(folder)
@@ -133,6 +138,7 @@ class Session:
                 "channel": channel,
                 "image": keep_array(folder, volume.array),
                 "model_probabilities": probabilities,
+                "earlier": [to_dict(prompt) for prompt in earlier],
             }
             log = EventLog(folder / "session.jsonl")
         except OSError as error:
@@ -168,21 +174,33 @@ class Session:
         """Let go of the log. Nothing needs saving: everything is saved already."""
         self._log.close()
 
-    def apply(self, prompt: Prompt) -> Bounds | None:
-        """Take a prompt in; it is on the disk when this returns.
+    def apply(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        *,
+        editable: npt.NDArray[np.bool_] | None = None,
+        locked: Collection[int] = (),
+    ) -> Bounds | None:
+        """Take a prompt in, or several at once that undo takes back together; on the disk when this returns.
 
+        editable: (k, j, i), where voxels may change; None: everywhere. locked: labels that neither gain nor lose one.
         Returns the box of voxels that changed, (lower, upper) in k, j, i, upper exclusive; None if none did. Raises
-        BadInput if the prompt does not fit, RefSegError if it cannot be saved; then nothing has changed.
+        BadInput if a prompt does not fit, is for a locked label or lies where nothing may change, RefSegError if it
+        cannot be saved; then nothing has changed.
         """
-        changed = self._do(prompt)
-        self._save({"type": "prompt", "prompt": to_dict(prompt)}, undo=self._take_back)
+        given = tuple(prompts) if isinstance(prompts, Sequence) else (prompts,)
+        self._check_allowed(given, editable, locked)
+        said = _Said(given, tuple(sorted(locked)), self._keep(editable))
+        changed = self._do(said)
+        event = {"prompts": [to_dict(p) for p in given], "locked": list(said.locked), "editable": said.editable}
+        self._save({"type": "prompts"} | event, undo=self._take_back)
         self._undone.clear()
         return changed
 
     @property
     def undo_name(self) -> str | None:
         """What `undo` would take back, in words."""
-        return self._name(self._done[-1].prompt) if self._done else None
+        return self._name(self._done[-1].said) if self._done else None
 
     @property
     def redo_name(self) -> str | None:
@@ -190,13 +208,13 @@ class Session:
         return self._name(self._undone[-1]) if self._undone else None
 
     def undo(self) -> Bounds | None:
-        """Take the last prompt back, mask and prompt together. Returns the changed box as `apply` does."""
+        """Take what was said last back, masks and prompts together. Returns the changed box as `apply` does."""
         if not self._done:
             raise BadInput("There is nothing to undo.")
         step = self._done[-1]
         changed = self._take_back()
-        self._save({"type": "undo"}, undo=lambda: self._do(step.prompt))
-        self._undone.append(step.prompt)
+        self._save({"type": "undo"}, undo=lambda: self._do(step.said))
+        self._undone.append(step.said)
         return changed
 
     def redo(self) -> Bounds | None:
@@ -214,7 +232,7 @@ class Session:
 
     def prompts(self) -> list[Prompt]:
         """All prompts that hold, in order."""
-        return [step.prompt for step in self._done]
+        return [prompt for step in self._done for prompt in step.said.prompts]
 
     def state(self, label: int) -> LabelState:
         """What was said about a label."""
@@ -228,61 +246,29 @@ class Session:
             known = self._results[label] = state, mask_of(self._scene, label, state, self._flows)
         return known[1]
 
-    def suggest(self, label: int, axis: int | None = None, suspect: npt.NDArray | None = None) -> Suggestion | str:
-        """The slice worth outlining next for a label, or a sentence saying that none is. See guidance.next_slice."""
-        state = self.state(label)
-        axis = main_axis(self.grid, state) if axis is None else axis
-        limits = state.limits.get(axis)
-        # The whole length along the axis, but no wider than the structure: slices keep their numbers.
-        region = tuple(
-            slice(0, n) if a == axis else s
-            for a, (s, n) in enumerate(zip(working_region(self._scene, label, state), self.grid.shape, strict=True))
-        )
-        if any(s.start == s.stop for s in region):
-            region = tuple(slice(0, n) for n in self.grid.shape)
-        plane = tuple(s for a, s in enumerate(region) if a != axis)
-        outlines = {i: m[plane] for (a, i), m in state.outlines.items() if a == axis}
-        image, proxy = self._scene.image[region], None
-        if outlines:
-            settings = {"limits": limits, "spacing": self.grid.spacing, "cache": self._flows}
-            proxy = propagate(image, axis, outlines, **settings).probability
-        doubts = None if suspect is None else suspect[region]
-        model = self._scene.prior(label, region)
-        found = next_slice(axis, tuple(outlines), proxy, model, limits=limits, suspect=doubts, shape=image.shape)
-        if isinstance(found, str):
-            return found
-        residual = np.zeros(self.grid.shape, np.float32)
-        residual[region] = found.residual
-        return replace(found, residual=residual)
+    def suggest(
+        self, label: int | None = None, axis: int | None = None, suspect: npt.NDArray | None = None
+    ) -> Suggestion | str:
+        """The slice worth outlining next for a label (None: for any), along an axis or the handiest one.
+
+        Or a sentence saying that none is. suspect: (k, j, i) in 0..1, what reflection doubts.
+        """
+        states = self._states if label is None else {label: self.state(label)}
+        return suggest_slice(self._scene, states, self._flows, axis, suspect)
+
+    def handiest_axis(self) -> int:
+        """The axis along which the fewest slices show the labels (see advice.handiest_axis)."""
+        return handiest_axis(self._scene, self._states)
+
+    def propose_limits(self, label: int, axis: int | None = None) -> Limits | None:
+        """Where the label seems to begin and end along an axis, or the handiest; None if nothing tells."""
+        return propose_limits(self._scene, label, self.state(label), self._flows, axis)
 
     def accepted(self) -> Accepted:
         """The label map with everything the replay store and the learner want to know."""
-        confidence = np.zeros(self.grid.shape, np.float32)
-        if self._scene.probabilities is not None:
-            largest = self._scene.probabilities.max(axis=0).astype(np.float32) / 255
-            confidence = np.clip(largest - 0.5, 0, None)
-        background = np.ones(self.grid.shape, np.float32)
-        annotated: list[tuple[int, int]] = []
-        pixels, length = 0, 0.0
-        for value, state in self._states.items():
-            if not state.said:
-                continue
-            result = self.result(value)
-            mine = self._labels[result.region] == value
-            confidence[result.region][mine] = result.confidence[mine]
-            whole = np.zeros(self.grid.shape, np.float32)
-            whole[result.region] = result.confidence
-            background = np.minimum(background, whole)
-            annotated += [key for key in state.outlines if key not in annotated]
-        if any(state.said for state in self._states.values()):
-            empty = self._labels == 0
-            confidence[empty] = np.maximum(confidence, background)[empty]
-        for step in self._done:
-            if isinstance(step.prompt, Outline):
-                drawn = int(np.count_nonzero(border(step.prompt.mask)))
-                pixels += drawn
-                length += drawn * float(np.mean([s for a, s in enumerate(self.grid.spacing) if a != step.prompt.axis]))
-        return Accepted(self.labels(), confidence, tuple(annotated), pixels, length, len(self._done))
+        said = {value: state for value, state in self._states.items() if state.said}
+        results = {value: self.result(value) for value in said}
+        return accepted_of(self.labels(), self._scene.probabilities, said, results, self.prompts(), len(self._done))
 
     def export_log(self) -> list[dict[str, Any]]:
         """Every event with its number and time, for an audit."""
@@ -294,8 +280,52 @@ class Session:
             raise BadInput(f"There is no label {label} in this session; it has {names}.")
         return label
 
-    def _name(self, prompt: Prompt) -> str:
-        return name_of(prompt, self.structures[prompt.label].name)
+    def _name(self, said: _Said) -> str:
+        names = dict.fromkeys(name_of(prompt, self.structures[prompt.label].name) for prompt in said.prompts)
+        first, *rest = names
+        return f"{first} and {len(rest)} more" if rest else first
+
+    def _check_allowed(
+        self, prompts: Sequence[Prompt], editable: npt.NDArray[np.bool_] | None, locked: Collection[int]
+    ) -> None:
+        if not prompts:
+            raise BadInput("Nothing was said; give at least one prompt.")
+        if editable is not None and editable.shape != self.grid.shape:
+            raise BadInput(f"An editable mask of {editable.shape} voxels does not fit an image of {self.grid.shape}.")
+        for prompt in prompts:
+            name = self.structures[self._known(prompt.label)].name
+            if prompt.label in locked:
+                raise BadInput(f"'{name}' is locked. Unlock it to change it.")
+            if not isinstance(prompt, Click):
+                continue
+            voxel = tuple(int(v) for v in np.rint(self.grid.to_index(prompt.point)))
+            if any(not 0 <= v < n for v, n in zip(voxel, self.grid.shape, strict=True)):
+                continue  # refused below, in its own words
+            there = int(self._labels[voxel])
+            if prompt.positive and there != prompt.label and there in locked:
+                raise BadInput(f"The click for '{name}' lies inside '{self.structures[there].name}', which is locked.")
+            if editable is not None and not editable[voxel]:
+                raise BadInput("The click lies outside the editable area. Change that area, or click inside of it.")
+
+    def _keep(self, editable: npt.NDArray[np.bool_] | None) -> str | None:
+        """The name under which an editable mask is on the disk; one that did not change is not written again."""
+        if editable is None:
+            return None
+        if self._editable is None or not np.array_equal(self._editable[1], editable):
+            try:
+                self._editable = keep_array(self.folder, editable), editable.copy()
+            except OSError as error:
+                raise RefSegError(f"The editable mask could not be saved in {self.folder}: {error}.") from error
+        return self._editable[0]
+
+    def _protected(self, said: _Said, region: Region) -> npt.NDArray[np.bool_]:
+        """Voxels of a region that may not change."""
+        found = np.isin(self._labels[region], said.locked)
+        if said.editable is not None:
+            if self._editable is None or self._editable[0] != said.editable:
+                self._editable = said.editable, load_array(self.folder, said.editable)
+            found |= ~self._editable[1][region]
+        return found
 
     def _save(self, event: Mapping[str, Any], undo) -> None:
         try:
@@ -304,11 +334,30 @@ class Session:
             undo()
             raise
 
-    def _do(self, prompt: Prompt) -> Bounds | None:
-        value = self._known(prompt.label)
-        before = self._states[value]
-        after = said(self._scene, value, before, prompt, self._labels)
-        if isinstance(prompt, Limits):
+    def _do(self, said: _Said) -> Bounds | None:
+        states, old = dict(self._states), self._labels.copy()
+        regions = []
+        try:
+            for value in dict.fromkeys(prompt.label for prompt in said.prompts):
+                regions.append(self._say(value, [p for p in said.prompts if p.label == value], said))
+        except BaseException:
+            self._states, self._labels = states, old
+            self._limit(states)
+            raise
+        around = tuple(
+            slice(min(r[axis].start for r in regions), max(r[axis].stop for r in regions)) for axis in range(3)
+        )
+        inner, bounds = difference(old[around], self._labels[around], around)
+        self._done.append(_Step(said, states, inner, old[inner].copy()))
+        return bounds
+
+    def _say(self, value: int, prompts: Sequence[Prompt], said_: _Said) -> Region:
+        """Change the masks as prompts of one label want it; returns where something may have changed."""
+        after = self._states[self._known(value)]
+        for prompt in prompts:
+            after = said(self._scene, value, after, prompt, self._labels)
+        limited = any(isinstance(prompt, Limits) for prompt in prompts)
+        if limited:
             self._limit(self._states | {value: after})
         result = mask_of(self._scene, value, after, self._flows)
         region = result.region
@@ -316,23 +365,23 @@ class Session:
         old = self._labels[region]
         free = (old == 0) | (old == value)
         free &= ~disputed(result, neighbors)
-        free |= taken_over(prompt, self._labels, result, value, self.grid)
+        for prompt in prompts:
+            free |= taken_over(prompt, self._labels, result, value, self.grid)
         left = np.where(old == value, 0, old)
-        if isinstance(prompt, Limits):  # what the limits take from this label goes to the next likeliest
+        if limited:  # what the limits take from this label goes to the next likeliest
             next_ = self._scene.base[region]
             left = np.where((old == value) & (next_ != value), next_, left)
         new = np.where(result.mask & free, self._labels.dtype.type(value), left)
-        inner, bounds = difference(old, new, region)
-        self._done.append(_Step(prompt, before, inner, self._labels[inner].copy()))
+        protected = self._protected(said_, region) | ((new != old) & np.isin(new, said_.locked))
         self._states[value] = after
         self._results[value] = after, result
-        self._labels[region] = new
-        return bounds
+        self._labels[region] = np.where(protected, old, new)
+        return region
 
     def _take_back(self) -> Bounds | None:
         step = self._done.pop()
-        self._states[step.prompt.label] = step.state
-        if isinstance(step.prompt, Limits):
+        self._states = dict(step.states)
+        if any(isinstance(prompt, Limits) for prompt in step.said.prompts):
             self._limit(self._states)
         self._labels[step.region] = step.before
         return bounds_of(step.region)
@@ -342,14 +391,9 @@ class Session:
         self._results.clear()
 
 
-def border(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """The pixels of a mask next to something outside of it."""
-    return mask & ~ndimage.binary_erosion(mask)
-
-
-def _effective(events: Sequence[Mapping[str, Any]], undone: list[Prompt]) -> list[Prompt]:
-    """The prompts that hold after all undos and redos; those that redo would bring back are left in `undone`."""
-    done: list[Prompt] = []
+def _effective(events: Sequence[Mapping[str, Any]], undone: list[_Said]) -> list[_Said]:
+    """What holds after all undos and redos; what redo would bring back is left in `undone`."""
+    done: list[_Said] = []
     for line in events:
         event = line["event"]
         if event["type"] == "undo":
@@ -357,6 +401,7 @@ def _effective(events: Sequence[Mapping[str, Any]], undone: list[Prompt]) -> lis
         elif event["type"] == "redo":
             done.append(undone.pop())
         else:
-            done.append(from_dict(event["prompt"]))
+            prompts = tuple(from_dict(prompt) for prompt in event["prompts"])
+            done.append(_Said(prompts, tuple(event["locked"]), event["editable"]))
             undone.clear()
     return done

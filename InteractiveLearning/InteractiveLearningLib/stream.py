@@ -25,13 +25,15 @@ from RefSegLib.training.cases import Case
 from RefSegLib.volume.io import read_image, read_labels
 from RefSegLib.volume.resample import resample_labels, resample_volume
 from RefSegLib.volume.volume import LabelMap, Volume
+from scipy import ndimage
 
 from InteractiveLearningLib.accepted import AcceptedCase
-from InteractiveLearningLib.annotator import annotate, longest_axis
+from InteractiveLearningLib.annotator import annotate
 from InteractiveLearningLib.learner import Learner
 from InteractiveLearningLib.learning import LearningSettings
+from InteractiveLearningLib.outcome import border
 from InteractiveLearningLib.replay import ReplayStore
-from InteractiveLearningLib.session import Session, border
+from InteractiveLearningLib.session import Session
 
 
 def run_stream(
@@ -173,3 +175,12 @@ def _summary(rows: list[dict[str, Any]], active: str) -> dict[str, Any]:
         "active": active,
         "seconds": round(sum(row["seconds"] for row in rows), 1),
     }
+
+
+def longest_axis(truth: LabelMap, labels: Sequence[int]) -> int:
+    """The axis to outline slices along: that of thicker slices, else that along which the labels are longest."""
+    spacing = np.asarray(truth.grid.spacing)
+    if spacing.max() > 2 * np.median(spacing):
+        return int(spacing.argmax())
+    box = ndimage.find_objects(np.isin(truth.array, labels).astype(np.uint8))[0]
+    return int(np.argmax([(s.stop - s.start) * m for s, m in zip(box, spacing, strict=True)]))

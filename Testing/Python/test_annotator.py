@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 from annotated_case import IMAGE, LABELS, OBLIQUE, SHAPE, TRUTH, model_probabilities
-from InteractiveLearningLib.annotator import Annotator, annotate, longest_axis
+from InteractiveLearningLib.annotator import Annotator, annotate
 from InteractiveLearningLib.session import Session
+from InteractiveLearningLib.stream import longest_axis
 from RefSegLib.errors import BadInput
 from RefSegLib.volume.grid import Grid
 from RefSegLib.volume.volume import LabelMap, Volume

@@ -1,0 +1,136 @@
+"""What a session advises: which slice to outline next in which plane, and where a structure begins and ends.
+
+Nobody tells it where the structure is: all it knows is what the model and the outlines show.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+from RefSegLib.volume.grid import Grid
+from scipy import ndimage
+
+from InteractiveLearningLib.fold import main_axis
+from InteractiveLearningLib.guidance import Suggestion, next_slice
+from InteractiveLearningLib.mask import working_region
+from InteractiveLearningLib.prompts import Limits
+from InteractiveLearningLib.propagation import FlowCache, propagate
+from InteractiveLearningLib.scene import LabelState, Region, Scene
+
+PLANES = ("sagittal", "coronal", "axial")
+
+
+def plane_name(grid: Grid, axis: int) -> str:
+    """The anatomical name of the slices along an array axis: that of the nearest plane."""
+    return PLANES[int(np.abs(grid.direction[axis]).argmax())]
+
+
+def handiest_axis(scene: Scene, states: Mapping[int, LabelState]) -> int:
+    """The axis along which the fewest slices show the structures, so that each outline says most.
+
+    Once outlines or limits lie along an axis it stays that one: outlines along several axes, as many together, give a
+    worse mask (hippocampus .835 instead of .892 from three). Five outlines along the shortest axis of a hippocampus
+    corrected a model from .891 to .938, along the longest to .911 (14 validation patients).
+    """
+    for state in states.values():
+        if any(axis < 3 for axis, _ in state.outlines) or state.limits:
+            return main_axis(scene.grid, state)
+    lower, upper = np.asarray(scene.grid.shape), np.zeros(3, int)
+    for value, state in states.items():
+        extent = scene.extents.get(value)
+        if state.box is not None:
+            extent = tuple(slice(low, high + 1) for low, high in zip(*state.box, strict=True))
+        if extent is not None:
+            lower = np.minimum(lower, [s.start for s in extent])
+            upper = np.maximum(upper, [s.stop for s in extent])
+    return int(np.argmin(upper - lower)) if (upper > lower).all() else int(np.argmax(scene.grid.spacing))
+
+
+def suggest_slice(
+    scene: Scene,
+    states: Mapping[int, LabelState],
+    cache: FlowCache,
+    axis: int | None = None,
+    suspect: npt.NDArray | None = None,
+) -> Suggestion | str:
+    """The slice of an axis, or of the handiest, worth outlining next for any of some labels; or a sentence: none is.
+
+    states: what was said, by label. See guidance.next_slice.
+    """
+    axis = handiest_axis(scene, states) if axis is None else axis
+    found = [_for_label(scene, value, state, cache, axis, suspect) for value, state in states.items()]
+    asked = [suggestion for suggestion in found if isinstance(suggestion, Suggestion)]
+    return max(asked, key=lambda suggestion: suggestion.gap) if asked else found[0]
+
+
+def _for_label(
+    scene: Scene, value: int, state: LabelState, cache: FlowCache, axis: int, suspect: npt.NDArray | None
+) -> Suggestion | str:
+    limits = state.limits.get(axis)
+    region = _column(scene, value, state, axis)
+    outlines = _outlines(state, axis, region)
+    image, proxy = scene.image[region], None
+    if outlines:
+        settings = {"limits": limits, "spacing": scene.grid.spacing, "cache": cache}
+        proxy = propagate(image, axis, outlines, **settings).probability
+    found = next_slice(
+        axis,
+        tuple(outlines),
+        proxy,
+        scene.prior(value, region),
+        limits=limits,
+        suspect=None if suspect is None else suspect[region],
+        shape=image.shape,
+        plane=plane_name(scene.grid, axis),
+    )
+    if isinstance(found, str):
+        return found
+    residual = np.zeros(scene.grid.shape, np.float32)
+    residual[region] = found.residual
+    return replace(found, residual=residual)
+
+
+def propose_limits(
+    scene: Scene, value: int, state: LabelState, cache: FlowCache, axis: int | None = None
+) -> Limits | None:
+    """First and last slice of a label as far as the box, the outlines or the model tell; None if nothing does.
+
+    Of the model's mask its largest part counts. From outlines alone: as far as the image supports them.
+    """
+    axis = handiest_axis(scene, {value: state}) if axis is None else axis
+    others = tuple(a for a in range(3) if a != axis)
+    if state.box is not None:
+        return Limits.on(scene.grid, axis, state.box[0][axis], state.box[1][axis], value)
+    region = _column(scene, value, state, axis)
+    outlines = _outlines(state, axis, region)
+    if value in scene.extents:
+        parts, count = ndimage.label(scene.base[scene.extents[value]] == value)
+        largest = 1 + int(np.bincount(parts.ravel())[1:].argmax()) if count else 1
+        at = np.nonzero((parts == largest).any(axis=others))[0] + scene.extents[value][axis].start
+    elif any(mask.any() for mask in outlines.values()):
+        found = propagate(scene.image[region], axis, outlines, spacing=scene.grid.spacing, cache=cache)
+        at = np.nonzero(found.mask.any(axis=others))[0]
+    else:
+        return None
+    drawn = [n for n, mask in outlines.items() if mask.any()]
+    low, high = min([int(at[0]), *drawn]), max([int(at[-1]), *drawn])
+    return Limits.on(scene.grid, axis, low, high, value)
+
+
+def _column(scene: Scene, value: int, state: LabelState, axis: int) -> Region:
+    """The whole length along the axis, but no wider than the structure: slices keep their numbers."""
+    region = tuple(
+        slice(0, n) if a == axis else s
+        for a, (s, n) in enumerate(zip(working_region(scene, value, state), scene.grid.shape, strict=True))
+    )
+    if any(s.start == s.stop for s in region):
+        return tuple(slice(0, n) for n in scene.grid.shape)
+    return region
+
+
+def _outlines(state: LabelState, axis: int, region: Region) -> dict[int, npt.NDArray[np.bool_]]:
+    plane = tuple(s for a, s in enumerate(region) if a != axis)
+    return {i: m[plane] for (a, i), m in state.outlines.items() if a == axis}
