@@ -35,7 +35,15 @@ test: lint
 bench-inference: install
 	$(PY) Testing/benchmarks/bench_inference.py
 
-bench-interaction: install
+# REFSEG_DATA names the folder with msd_hippocampus and acdc. Methods of others in an environment of their own, as they
+# ask for older numpy and scipy. Goes on where it was stopped.
+PEERS := out/bench-interaction/peers
+$(PEERS)/.installed: Testing/benchmarks/peers.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --requirement $<
+	touch $@
+
+bench-interaction: install $(PEERS)/.installed
 	$(PY) Testing/benchmarks/bench_interaction.py
 
 bench-kill: install

@@ -1,0 +1,158 @@
+"""Parts "model" and "new" of bench_interaction: sessions of robot annotators, scored after every interaction.
+
+model: the shipped hippocampus model and a heart model of ten patients are corrected. new: a structure no model knows.
+An interaction is a click, the limits of all labels, or the outlines of all labels in a slice. Slices are asked for by
+the session (guided), evenly placed (a session of its own for every number of slices), or drawn by lot (random).
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+import zlib
+from collections.abc import Sequence
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+from interaction_data import OUT, SETS, STRUCTURES, cases, ends, load, places
+from interaction_model import found_by, heart_model
+from InteractiveLearningLib.annotator import Annotator, annotate
+from InteractiveLearningLib.session import Session
+from RefSegLib.engine import Engine
+from RefSegLib.models.spec import Label
+from RefSegLib.models.store import ModelStore
+from RefSegLib.quality.metrics import dice
+from RefSegLib.volume.volume import LabelMap, Volume
+from scipy import ndimage
+
+BUDGET = 10
+STEPS = (1, 3, 5, 10)
+# How many outlines of a new structure, after its limits, are to be enough for Dice 0.90.
+OUTLINES = {"hippocampus": 5, "RV": 3, "myocardium": 3, "LV": 3}
+KINDS = (("clicks", False), ("clicks", True), ("guided", False), ("guided", True), ("even", False), ("random", False))
+
+
+def tasks(split: str, limit: int | None) -> list[dict]:
+    """What is to be computed: a task per case, kind of interaction and hand."""
+    return [
+        {"part": part, "split": split, "of": "ours", "folder": f, "case": name, "kind": kind, "imprecise": imprecise}
+        for part in ("model", "new")
+        for kind, imprecise in KINDS
+        for f in SETS
+        for name in cases(f, split, limit)
+    ]
+
+
+def run(task: dict) -> list[dict]:
+    """One row with a model; one per structure without."""
+    folder, how = task["folder"], (task["kind"], task["imprecise"], zlib.crc32(task["case"].encode()))
+    volume, labels = load(folder, task["case"])
+    axis, rows = SETS[folder].axis, []
+    if task["part"] == "model":
+        found = found_by(engine(folder), volume)
+        present = [label for label in SETS[folder].segments if (labels.array == label.value).any()]
+        return [{"structure": folder} | _played(volume, labels, SETS[folder].segments, present, found, axis, *how)]
+    for structure in (s for s in STRUCTURES if s in SETS[folder].structures):
+        truth = np.isin(labels.array, SETS[folder].structures[structure])
+        if truth.any():
+            one = [Label(value=1, name=structure, color=(1, 0, 0))]
+            map_ = LabelMap(truth.astype(np.uint16), labels.grid)
+            budget = 1 + OUTLINES[structure]
+            rows.append({"structure": structure} | _played(volume, map_, one, one, None, axis, *how, budget))
+    return rows
+
+
+@cache
+def engine(folder: str) -> Engine:
+    """The model of a set."""
+    if folder == "acdc":
+        return Engine(heart_model(), "cpu")
+    store = ModelStore(OUT / "store")
+    return Engine(store.load("hippocampus", store.active("hippocampus")), "cpu")
+
+
+def _played(
+    volume: Volume,
+    truth: LabelMap,
+    labels: Sequence[Label],
+    present: Sequence[Label],
+    found: npt.NDArray[np.float32] | None,
+    axis: int,
+    kind: str,
+    imprecise: bool,
+    seed: int,
+    budget: int = BUDGET,
+) -> dict:
+    """One case played. dice: mean over labels, after each interaction (None: not measured), the first before any."""
+    if kind == "clicks":
+        budget = BUDGET
+    seconds: list[float] = []
+    row = {"dice": [], "drawn": 0, "interactions": 0}
+    numbers = STEPS if found is not None else range(1, budget + 1)
+    for number in numbers if kind == "even" else (budget,):
+        with tempfile.TemporaryDirectory() as place, Session.create(place, volume, labels, found) as session:
+            _timed(session, seconds)
+            if kind in ("clicks", "guided"):
+                prompts, count = ("clicks", budget) if kind == "clicks" else ("slices", budget - 1)  # after the limits
+                run = annotate(truth, session, count, prompts=prompts, imprecise=imprecise, seed=seed, axis=axis)
+                row |= {"drawn": run.effort.boundary_pixels, "interactions": run.effort.interactions}
+                row["dice"] = run.mean
+                continue
+            robot = Annotator(truth, imprecise, seed)
+            scores = _placed(session, robot, [label.value for label in present], axis, kind, number - 1, seed)
+            row |= {"drawn": robot.effort.boundary_pixels, "interactions": robot.effort.interactions}
+            if kind == "random":
+                row["dice"] = scores
+            else:
+                row["dice"] += [None] * (number + 1 - len(row["dice"]))
+                row["dice"][0], row["dice"][1], row["dice"][number] = scores[0], scores[1], scores[-1]
+    return row | {"seconds": seconds, "whole": _whole(truth, present, axis), "slices": _extent(truth, axis)}
+
+
+def _placed(
+    session: Session, robot: Annotator, labels: list[int], axis: int, kind: str, count: int, seed: int
+) -> list[float]:
+    """Dice before, after the limits, and after each of `count` slices, even or by lot."""
+    truth = robot.truth
+
+    def score() -> float:
+        shown = session.labels().array
+        return float(np.mean([dice(shown == label, truth.array == label) for label in labels]))
+
+    scores = [score()]
+    for label in labels:
+        session.apply(robot.limits(label, axis))
+    scores.append(score())
+    low, high = ends(truth.array > 0, axis)
+    chosen = places(low, high, count) if kind == "even" and count else []
+    if kind == "random":
+        chosen = np.random.default_rng(seed).permutation(np.arange(low, high + 1))[:count].tolist()
+    for index in chosen:
+        for label in labels:
+            session.apply(robot.outline(label, axis, index))
+        scores.append(score())
+    return scores
+
+
+def _timed(session: Session, seconds: list[float]) -> None:
+    apply = session.apply
+
+    def timed(prompt):
+        start = time.perf_counter()
+        changed = apply(prompt)
+        seconds.append(time.perf_counter() - start)
+        return changed
+
+    session.apply = timed
+
+
+def _whole(truth: LabelMap, labels: Sequence[Label], axis: int) -> int:
+    """Pixels of border that outlining every slice of every label would draw."""
+    slices = [truth.array.take(n, axis) == label.value for label in labels for n in range(truth.array.shape[axis])]
+    return int(sum(np.count_nonzero(mask & ~ndimage.binary_erosion(mask)) for mask in slices))
+
+
+def _extent(truth: LabelMap, axis: int) -> int:
+    low, high = ends(truth.array > 0, axis)
+    return high - low + 1
