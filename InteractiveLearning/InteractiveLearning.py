@@ -73,7 +73,7 @@ class InteractiveLearningWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
             "startButton": self.onStart,
             "insideButton": lambda: self.onPlace(True),
             "outsideButton": lambda: self.onPlace(False),
-            "paintedButton": self.logic.usePaintedSlices,
+            "paintedButton": self.logic.takeEdits,
             "undoButton": self.logic.undo,
             "redoButton": self.logic.redo,
             "nextButton": self.onNext,
@@ -137,7 +137,7 @@ class InteractiveLearningWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
     def onStart(self):
         """Begin to correct the chosen segmentation."""
         values = self._parameterNode
-        resumed = self.logic.startSession(
+        begun = self.logic.startSession(
             values.inputVolume,
             values.segmentation,
             self.logic.sessionFolder(slicer.app.temporaryPath),
@@ -148,7 +148,9 @@ class InteractiveLearningWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
         self.ui.segmentSelector.clear()
         for identifier in self.logic.segmentIds():
             self.ui.segmentSelector.addItem(self.logic.segmentName(identifier), identifier)
-        self._message = _("The session that was cut off goes on.") if resumed else _("Click where the mask is wrong.")
+        self._message = (
+            _("The session that was cut off goes on.") if begun.resumed else _("Click where the mask is wrong.")
+        )
 
     def onSegmentChosen(self, index):
         """Prompts speak of this segment from now on."""

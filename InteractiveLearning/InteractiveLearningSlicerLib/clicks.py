@@ -2,24 +2,41 @@
 
 import numpy as np
 import slicer
-from RefSegSlicerLib import mrml
 
 COLORS = {True: (0.25, 0.85, 0.35), False: (0.95, 0.3, 0.3)}
 NAMES = {True: "Inside", False: "Outside"}
-# A click lies in the plane of the view it was made in but for rounding (mm); other views only cross that plane.
-IN_PLANE = 1e-3
+
+
+def hiddenNode(scene, className, name, color):
+    """A markup that is neither saved with the scene nor listed in other modules, in world space."""
+    node = scene.AddNewNodeByClass(className, name)
+    node.SetSaveWithScene(False)
+    node.SetHideFromEditors(True)
+    node.CreateDefaultDisplayNodes()
+    node.GetDisplayNode().SetSaveWithScene(False)
+    node.GetDisplayNode().SetSelectedColor(*color)
+    node.GetDisplayNode().SetTextScale(0)
+    return node
+
+
+def removeNode(scene, node):
+    """Take a markup and its display node out of the scene, if they are still there."""
+    for leftover in (node.GetDisplayNode(), node):
+        if leftover is not None and scene.IsNodePresent(leftover):
+            scene.RemoveNode(leftover)
 
 
 class ClickNodes:
     """The nodes of both lists and their observers.
 
-    clicked: called with (world RAS point, positive) when a person has placed a point. The nodes are neither saved with
-    the scene nor listed in other modules. They lie in world space, wherever the volume lies.
+    clicked: called with (world RAS point, positive) when a person has placed a point. The nodes lie in world space,
+    wherever the volume lies.
     """
 
     def __init__(self, scene, clicked):
         self.scene, self._clicked, self._ours = scene, clicked, False
-        self.nodes = {positive: self._node(positive) for positive in (True, False)}
+        names = NAMES.items()
+        self.nodes = {sign: hiddenNode(scene, "vtkMRMLMarkupsFiducialNode", name, COLORS[sign]) for sign, name in names}
         event = slicer.vtkMRMLMarkupsNode.PointPositionDefinedEvent
         watchers = {True: self._onInside, False: self._onOutside}
         self._observed = [(node, node.AddObserver(event, watchers[positive])) for positive, node in self.nodes.items()]
@@ -28,9 +45,7 @@ class ClickNodes:
         """Take nodes and observers out of the scene."""
         for node, tag in self._observed:
             node.RemoveObserver(tag)
-            for leftover in (node.GetDisplayNode(), node):
-                if leftover is not None and self.scene.IsNodePresent(leftover):
-                    self.scene.RemoveNode(leftover)
+            removeNode(self.scene, node)
         self._observed = []
 
     def show(self, points):
@@ -64,28 +79,3 @@ class ClickNodes:
     def _onPoint(self, positive):
         if not self._ours and self.placed(positive):
             self._clicked(np.array(self.placed(positive)[-1]), positive)
-
-    def _node(self, positive):
-        node = self.scene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", NAMES[positive])
-        node.SetSaveWithScene(False)
-        node.SetHideFromEditors(True)
-        node.CreateDefaultDisplayNodes()
-        node.GetDisplayNode().SetSaveWithScene(False)
-        node.GetDisplayNode().SetSelectedColor(*COLORS[positive])
-        node.GetDisplayNode().SetTextScale(0)
-        return node
-
-
-def clickedAxis(scene, point, volumeNode):
-    """The array axis (0, 1, 2 for k, j, i) along which the slice view looks that a point was placed in.
-
-    None if no view, or views of several directions, show that point, or they cut the volume obliquely.
-    """
-    axes = set()
-    directions = np.asarray(mrml.worldGrid(volumeNode).direction) * mrml.RAS_TO_LPS
-    for view in slicer.util.getNodesByClass("vtkMRMLSliceNode", scene):
-        sliceToRas = slicer.util.arrayFromVTKMatrix(view.GetSliceToRAS())
-        if abs((np.asarray(point) - sliceToRas[:3, 3]) @ sliceToRas[:3, 2]) < IN_PLANE:
-            along = np.abs(directions @ sliceToRas[:3, 2])
-            axes.add(int(along.argmax()) if along.max() > np.cos(np.radians(20)) else None)
-    return axes.pop() if len(axes) == 1 else None

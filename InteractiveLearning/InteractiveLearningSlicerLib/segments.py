@@ -37,23 +37,25 @@ def labelsOf(segmentationNode, spec=None):
     return found
 
 
-def writeBox(array, bounds, segmentationNode, volumeNode, values):
-    """Write the voxels of a box of a label map into its segments; segments and voxels besides stay as they are.
+def writeBox(before, after, lower, segmentationNode, volumeNode, values):
+    """Write the voxels in which two label maps of the same box differ into the segments that have or had them.
 
-    array: label map (k, j, i) on the volume's grid; bounds: (lower, upper) in k, j, i, upper exclusive; values: label
-    value by segment id. Raises BadInput if a segment has been removed.
+    Segments and voxels besides stay as they are, even where segments overlap. before, after: (k, j, i), the box starts
+    at index `lower` of the volume's grid; values: label value by segment id. Raises BadInput if a segment that changes
+    has been removed.
     """
-    lower, upper = bounds
-    part = array[tuple(map(slice, lower, upper))]
+    changed = before != after
     modified = segmentationNode.StartModify()
     try:
         for identifier, value in values.items():
-            _writePatch(part == value, lower, segmentationNode, identifier, mrml.ownGrid(volumeNode))
+            gained, lost = changed & (after == value), changed & (before == value)
+            if gained.any() or lost.any():
+                _writePatch(gained, lost, lower, segmentationNode, identifier, mrml.ownGrid(volumeNode))
     finally:
         segmentationNode.EndModify(modified)
 
 
-def _writePatch(mask, lower, segmentationNode, identifier, grid):
+def _writePatch(gained, lost, lower, segmentationNode, identifier, grid):
     logic, segmentation = slicer.vtkSlicerSegmentationsModuleLogic, segmentationNode.GetSegmentation()
     segment = segmentation.GetSegment(identifier)
     if segment is None:
@@ -63,20 +65,25 @@ def _writePatch(mask, lower, segmentationNode, identifier, grid):
     segmentation.GetSegmentIDsSharingBinaryLabelmapRepresentation(identifier, shared, False)
     if shared:
         segmentation.SeparateSegmentLabelmap(identifier)
-    patch = mrml.orientedImage(np.where(mask, segment.GetLabelValue(), 0).astype(np.uint8), grid, lower)
-    for mode in (logic.MODE_MERGE_MIN, logic.MODE_MERGE_MAX):  # clears, then sets
+    for mode, mask in ((logic.MODE_MERGE_MIN, ~lost), (logic.MODE_MERGE_MAX, gained)):  # clears, then sets
+        patch = mrml.orientedImage(np.where(mask, segment.GetLabelValue(), 0).astype(np.uint8), grid, lower)
         if not logic.SetBinaryLabelmapToSegment(patch, segmentationNode, identifier, mode, patch.GetExtent()):
             raise RefSegError(f"The segment '{segment.GetName()}' could not be written.")
 
 
-def paintedSlices(painted, shown):
-    """(axis, indices) of the slices that a person painted in: the axis along which they are fewest.
+def shownLabels(segmentationNode, volumeNode, values, known=None):
+    """The segments as a label map (k, j, i) on the volume's grid.
 
-    painted, shown: masks (k, j, i) of a segment as it is and as the session knows it.
+    values: label value by segment id. Where segments overlap, the label of `known` stands as long as its segment is
+    there; without a `known` label map the last of the segments does.
     """
-    changed = painted != shown
-    if not changed.any():
-        raise BadInput("Nothing new was painted in the active segment. Paint its outline on a slice first.")
-    slices = [np.flatnonzero(changed.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
-    axis = int(np.argmin([len(found) for found in slices]))
-    return axis, slices[axis].tolist()
+    arrays = {
+        value: mrml.segmentArray(segmentationNode, identifier, volumeNode) for identifier, value in values.items()
+    }
+    first = next(iter(arrays.values()))
+    shown = np.zeros(first.shape, np.uint8 if max(arrays) < 256 else np.uint16) if known is None else known.copy()
+    for value, array in arrays.items():
+        shown[(shown == value) & ~array] = 0
+    for value, array in reversed(arrays.items()):
+        shown[array & (shown == 0)] = value
+    return shown

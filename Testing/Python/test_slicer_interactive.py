@@ -1,22 +1,21 @@
-"""The Interactive Learning module's logic on real MRML scenes: clicks, painted slices, undo, accepting, learning."""
+"""The Interactive Learning module's logic on real MRML scenes: clicks, undo, next slice, accepting, learning."""
 
 import time
 
 import numpy as np
 import pytest
 import slicer
-from InteractiveLearningLib.prompts import Click, Outline
+from InteractiveLearningLib.prompts import Click
 from InteractiveLearningLib.replay import ReplayStore
 from InteractiveLearningSlicerLib import checks, segments
-from InteractiveLearningSlicerLib.clicks import clickedAxis
+from InteractiveLearningSlicerLib.beginning import SESSION
 from InteractiveLearningSlicerLib.learning_logic import LearningLogic
-from InteractiveLearningSlicerLib.session_logic import SessionLogic
 from RefSegLib.errors import BadInput
 from RefSegLib.volume.grid import Grid
 from RefSegSlicerLib import mrml
 from RefSegSlicerLib.checks import MOVE, TURN, addVolume
 
-pytest_plugins = ("slicer_standin.fixtures",)
+pytest_plugins = ("slicer_standin.fixtures", "slicer_case")
 pytestmark = pytest.mark.usefixtures("an_empty_scene", "no_swallowed_exceptions")
 
 SCALE = np.diag([1.2, 0.8, 1.0, 1.0])
@@ -30,61 +29,6 @@ def a_parent(request, a_grid):
     turn = np.eye(4)
     turn[:3, :3] = a_grid.ijk_to_ras()[:3, :3] / np.linalg.norm(a_grid.ijk_to_ras()[:3, :3], axis=0)
     return MOVE if request.param == "moved" else turn @ SCALE @ turn.T
-
-
-class Case:
-    """A volume with two balls, a segmentation with both and a third segment that is not theirs, and the logic."""
-
-    def __init__(self, scene, folder, grid=None, parent=None):
-        self.grid = grid or Grid((20, 24, 28), (1.5, 1.0, 1.0), TURN, (4.0, -9.0, 30.0))
-        shape = np.array(self.grid.shape)
-        self.balls = [checks.ball(self.grid, shape * share, 0.22 * shape.min()) for share in (0.35, 0.65)]
-        self.balls[1] &= ~self.balls[0]
-        noise = np.random.default_rng(0).normal(0, 8, self.grid.shape)
-        self.image = (100 + 200 * self.balls[0] + 400 * self.balls[1] + noise).astype(np.int16)
-        self.volume = addVolume(scene, self.grid, self.image, parent)
-        self.segmentation = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "masks")
-        mrml.prepareSegmentation(self.segmentation, self.volume)
-        self.scene, self.folder = scene, folder
-        self.ids = [self.add(name) for name in ("bright", "dim")]
-        self.logic = SessionLogic(scene)
-
-    def add(self, name, mask=None):
-        identifier = self.segmentation.GetSegmentation().AddEmptySegment(name, name, (0.2, 0.6, 0.4))
-        if mask is not None:
-            self.paint(identifier, mask)
-        return identifier
-
-    def paint(self, identifier, mask):
-        array = mask.astype(np.uint8)
-        slicer.util.updateSegmentBinaryLabelmapFromArray(array, self.segmentation, identifier, self.volume)
-
-    def start(self, **options):
-        return self.logic.startSession(self.volume, self.segmentation, self.folder, **options)
-
-    def world(self, index):
-        return mrml.worldFromIndex(index, self.volume)
-
-    def voxels(self, identifier):
-        return mrml.segmentArray(self.segmentation, identifier, self.volume)
-
-    def check_node_shows_session(self):
-        mask = self.logic.session.labels().array
-        for identifier in self.logic.segmentIds():
-            value = self.logic._labels[identifier].value
-            assert np.array_equal(self.voxels(identifier), mask == value)
-
-
-@pytest.fixture
-def a_case(an_empty_scene, tmp_path):
-    """Two balls to segment, nothing segmented yet."""
-    case = Case(an_empty_scene, tmp_path / "sessions", parent=MOVE)
-    yield case
-    case.logic.endSession()
-
-
-def prompts(case, kind):
-    return [prompt for prompt in case.logic.session.prompts() if isinstance(prompt, kind)]
 
 
 @pytest.mark.parametrize("check", checks.CHECKS, ids=lambda check: check.__name__)
@@ -106,7 +50,7 @@ def test_a_volume_moved_in_the_middle_still_gets_its_clicks_right(a_case):
     a_case.volume.GetParentTransformNode().SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(turned))
     a_case.logic.click(a_case.world(second), True)
     grid = a_case.logic.session.grid
-    assert [tuple(np.rint(grid.to_index(c.point)).astype(int)) for c in prompts(a_case, Click)] == [first, second]
+    assert [tuple(np.rint(grid.to_index(c.point)).astype(int)) for c in a_case.prompts(Click)] == [first, second]
 
 
 def test_hovering_is_no_click_and_a_point_is_taken_once(a_case):
@@ -120,10 +64,10 @@ def test_hovering_is_no_click_and_a_point_is_taken_once(a_case):
     node.EndModify(modified)
     for index in ((2, 2, 2), (5, 6, 7)):
         node.SetNthControlPointPosition(0, *a_case.world(index), hovering)
-        assert not prompts(a_case, Click)
+        assert not a_case.prompts(Click)
     node.SetNthControlPointPosition(0, *a_case.world((7, 8, 9)), placed)
     node.Modified()
-    (click,) = prompts(a_case, Click)
+    (click,) = a_case.prompts(Click)
     assert np.allclose(a_case.logic.session.grid.to_index(click.point), (7, 8, 9), atol=1e-4)
     assert a_case.voxels("bright")[7, 8, 9]
 
@@ -179,7 +123,7 @@ def test_segments_that_are_not_of_the_session_keep_every_voxel(a_case):
     painted = a_case.voxels("bright")
     painted[8] |= checks.ball(a_case.grid, (8, 10, 11), 5)[8]
     a_case.paint("bright", painted)
-    a_case.logic.usePaintedSlices()
+    a_case.logic.takeEdits()
     assert np.array_equal(a_case.voxels(mine), overlapping)
     a_case.check_node_shows_session()
 
@@ -205,8 +149,9 @@ def test_any_box_of_any_label_map_is_written_whatever_lies_around(an_empty_scene
         lower = rng.integers(0, np.array(grid.shape) - 1)
         upper = [int(rng.integers(low + 1, n + 1)) for low, n in zip(lower, grid.shape, strict=True)]
         box = tuple(map(slice, lower, upper))
+        before = shown[box].copy()
         shown[box] = rng.choice([0, *values.values()], shown[box].shape)
-        segments.writeBox(shown, (lower, upper), node, volume, values)
+        segments.writeBox(before, shown[box], lower, node, volume, values)
         for name, value in values.items():
             assert np.array_equal(mrml.segmentArray(node, name, volume), shown == value), name
         for name, mask in foreign.items():
@@ -217,38 +162,11 @@ def test_only_the_changed_box_is_written(a_case, monkeypatch):
     written = []
     original = segments.writeBox
     monkeypatch.setattr(
-        segments, "writeBox", lambda array, bounds, *rest: (written.append(bounds), original(array, bounds, *rest))
+        segments, "writeBox", lambda before, *rest: (written.append(before.size), original(before, *rest))
     )
     a_case.start()
     a_case.logic.click(a_case.world((7, 8, 9)), True)
-    lower, upper = np.array(written[-1])
-    assert (upper - lower).prod() < np.prod(a_case.grid.shape) / 2
-
-
-def test_painted_slices_become_outlines_and_a_mask_between_them(a_case):
-    a_case.start()
-    drawn = [int(n) for n in np.flatnonzero(a_case.balls[0].any(axis=(1, 2)))]
-    chosen = [drawn[0], drawn[len(drawn) // 2], drawn[-1]]
-    painted = np.zeros(a_case.grid.shape, bool)
-    painted[chosen] = a_case.balls[0][chosen]
-    a_case.paint("bright", painted)
-    axis, indices = a_case.logic.usePaintedSlices()
-    assert (axis, indices) == (0, chosen)
-    assert [p.index for p in prompts(a_case, Outline)] == chosen
-    found = a_case.voxels("bright")
-    assert all(np.array_equal(found[n], a_case.balls[0][n]) for n in chosen)
-    overlap = 2 * (found & a_case.balls[0]).sum() / (found.sum() + a_case.balls[0].sum())
-    assert overlap > 0.85
-    a_case.check_node_shows_session()
-    with pytest.raises(BadInput, match="Nothing new was painted"):
-        a_case.logic.usePaintedSlices()
-
-
-@pytest.mark.parametrize("axis", [0, 1, 2])
-def test_the_axis_of_painted_slices_is_found(axis):
-    painted = np.zeros((6, 7, 8), bool)
-    np.moveaxis(painted, axis, 0)[2, 1:4, 1:5] = True
-    assert segments.paintedSlices(painted, np.zeros_like(painted)) == (axis, [2])
+    assert 1 < written[-1] < np.prod(a_case.grid.shape) / 2
 
 
 def test_limits_cut_the_mask(a_case):
@@ -270,16 +188,38 @@ def test_a_session_starts_from_the_segments_as_they_are(a_case):
 
 
 def test_a_session_that_was_cut_off_goes_on_where_it_was(a_case):
-    assert a_case.start() is False
+    assert not a_case.start().resumed
     a_case.logic.click(a_case.world((7, 8, 9)), True)
     mask = a_case.voxels("bright")
     a_case.logic.endSession(keep=True)
-    a_case.paint("bright", np.zeros_like(mask))  # as after a crash: the scene is gone, the volume is loaded again
-    assert a_case.start() is True
+    # As after a crash: the scene is gone, the volume and the empty segments are loaded again.
+    a_case.segmentation.GetSegmentation().RemoveAllSegments()
+    a_case.segmentation.RemoveAttribute(SESSION)
+    for name in ("bright", "dim"):
+        a_case.add(name)
+    assert a_case.start().resumed
     assert np.array_equal(a_case.voxels("bright"), mask)
     assert a_case.logic.clickNodes[True].GetNumberOfControlPoints() == 1
     a_case.logic.undo()
     assert not a_case.voxels("bright").any()
+
+
+def test_a_scene_saved_in_the_middle_goes_on_after_a_crash_with_what_was_said_later(a_case):
+    a_case.start()
+    a_case.logic.click(a_case.world((7, 8, 9)), True)
+    saved, attribute = a_case.voxels("bright"), a_case.segmentation.GetAttribute(SESSION)
+    a_case.logic.click(a_case.world((7, 8, 9)), False)
+    later = a_case.voxels("bright")
+    assert not np.array_equal(saved, later)
+    a_case.logic.endSession(keep=True)
+    a_case.paint("bright", saved)
+    a_case.segmentation.SetAttribute(SESSION, attribute)
+    assert a_case.start().resumed
+    assert np.array_equal(a_case.voxels("bright"), later)
+    a_case.logic.endSession(keep=True)
+    a_case.paint("bright", a_case.balls[0])  # somebody went on without a session: that stays
+    assert not a_case.start().resumed
+    assert np.array_equal(a_case.voxels("bright"), a_case.balls[0])
 
 
 def test_ending_a_session_leaves_only_the_masks(a_case):
@@ -290,6 +230,7 @@ def test_ending_a_session_leaves_only_the_masks(a_case):
     a_case.logic.click(a_case.world((7, 8, 9)), True)
     mask, folder = a_case.voxels("bright"), a_case.logic.session.folder
     a_case.logic.endSession()
+    assert a_case.segmentation.GetAttribute(SESSION) is None
     assert a_case.scene.GetNumberOfNodes() == nodes
     assert not folder.exists()
     assert np.array_equal(a_case.voxels("bright"), mask)
@@ -307,41 +248,22 @@ def test_a_removed_volume_or_segment_is_told(a_case):
         a_case.logic.undo()
 
 
-def test_the_next_slice_is_shown_in_all_views_with_a_reason(a_case):
+def test_the_next_slice_is_shown_with_a_reason_in_views_that_all_cut_the_volume_obliquely(a_case):
     views = []
     for orientation in ("Axial", "Sagittal", "Coronal"):
-        view = a_case.scene.AddNewNodeByClass("vtkMRMLSliceNode")
-        view.SetLayoutName(orientation)
+        view = a_case.view(np.eye(4), orientation)
         view.SetOrientation(orientation)
         views.append(view)
     a_case.start()
     painted = np.zeros(a_case.grid.shape, bool)
     painted[7] = a_case.balls[0][7]
     a_case.paint("bright", painted)
-    a_case.logic.usePaintedSlices()
+    a_case.logic.takeEdits()
     suggestion = a_case.logic.nextSlice()
     assert suggestion.axis == 0 and suggestion.index != 7 and suggestion.reason.endswith(".")
     points = [slicer.util.arrayFromVTKMatrix(view.GetSliceToRAS())[:3, 3] for view in views]
     for point in points:
         assert mrml.indexFromWorld(point, a_case.volume)[0] == pytest.approx(suggestion.index, abs=1e-3)
-
-
-def test_the_view_a_point_was_clicked_in_is_known(an_empty_scene, a_grid):
-    node = addVolume(an_empty_scene, a_grid, parent=MOVE)
-    point = mrml.worldFromIndex((3, 4, 5), node)
-    assert clickedAxis(an_empty_scene, point, node) is None
-    for axis in range(3):
-        view = an_empty_scene.AddNewNodeByClass("vtkMRMLSliceNode")
-        view.SetLayoutName(f"view{axis}")
-        directions = np.asarray(mrml.worldGrid(node).direction) * mrml.RAS_TO_LPS
-        matrix = np.eye(4)
-        matrix[:3, 2], matrix[:3, 0] = directions[axis], directions[axis - 1]
-        matrix[:3, 1] = np.cross(matrix[:3, 2], matrix[:3, 0])
-        matrix[:3, 3] = point + 3 * matrix[:3, 0]
-        view.GetSliceToRAS().DeepCopy(slicer.util.vtkMatrixFromArray(matrix))
-        view.UpdateMatrices()
-        assert clickedAxis(an_empty_scene, point, node) == axis
-        an_empty_scene.RemoveNode(view)
 
 
 # Accepting and learning, with a real store, a real (untrained) model and the real learner process.
