@@ -5,8 +5,9 @@ Nobody tells it where the structure is: all it knows is what the model and the o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from functools import reduce
+from operator import add
 
 import numpy as np
 import numpy.typing as npt
@@ -14,11 +15,11 @@ from RefSegLib.volume.grid import Grid
 from scipy import ndimage
 
 from InteractiveLearningLib.fold import main_axis
-from InteractiveLearningLib.guidance import Suggestion, next_slice
+from InteractiveLearningLib.guidance import Suggestion, next_slice, profile_of, residual_map
 from InteractiveLearningLib.mask import working_region
 from InteractiveLearningLib.prompts import Limits
 from InteractiveLearningLib.propagation import FlowCache, propagate
-from InteractiveLearningLib.scene import LabelState, Region, Scene
+from InteractiveLearningLib.scene import LabelResult, LabelState, Region, Scene, on_slice
 
 PLANES = ("sagittal", "coronal", "axial")
 
@@ -52,45 +53,39 @@ def handiest_axis(scene: Scene, states: Mapping[int, LabelState]) -> int:
 def suggest_slice(
     scene: Scene,
     states: Mapping[int, LabelState],
+    result_of: Callable[[int], LabelResult],
     cache: FlowCache,
     axis: int | None = None,
     suspect: npt.NDArray | None = None,
 ) -> Suggestion | str:
-    """The slice of an axis, or of the handiest, worth outlining next for any of some labels; or a sentence: none is.
+    """The slice of an axis, or of the handiest, worth outlining next for some labels together; or a sentence: none is.
 
-    states: what was said, by label. See guidance.next_slice.
+    states: what was said, by label; result_of: gives a label's mask. See guidance.next_slice.
     """
     axis = handiest_axis(scene, states) if axis is None else axis
-    found = [_for_label(scene, value, state, cache, axis, suspect) for value, state in states.items()]
-    asked = [suggestion for suggestion in found if isinstance(suggestion, Suggestion)]
-    return max(asked, key=lambda suggestion: suggestion.gap) if asked else found[0]
-
-
-def _for_label(
-    scene: Scene, value: int, state: LabelState, cache: FlowCache, axis: int, suspect: npt.NDArray | None
-) -> Suggestion | str:
-    limits = state.limits.get(axis)
-    region = _column(scene, value, state, axis)
-    outlines = _outlines(state, axis, region)
-    image, proxy = scene.image[region], None
-    if outlines:
-        settings = {"limits": limits, "spacing": scene.grid.spacing, "cache": cache}
-        proxy = propagate(image, axis, outlines, **settings).probability
-    found = next_slice(
-        axis,
-        tuple(outlines),
-        proxy,
-        scene.prior(value, region),
-        limits=limits,
-        suspect=None if suspect is None else suspect[region],
-        shape=image.shape,
-        plane=plane_name(scene.grid, axis),
-    )
-    if isinstance(found, str):
-        return found
+    profiles, limits, annotated = [], [], set()
     residual = np.zeros(scene.grid.shape, np.float32)
-    residual[region] = found.residual
-    return replace(found, residual=residual)
+    for value, state in states.items():
+        region = _column(scene, value, state, axis)
+        outlines = _outlines(state, axis, region)
+        proxy, model = None, scene.prior(value, region)
+        if outlines:
+            settings = {"limits": state.limits.get(axis), "spacing": scene.grid.spacing, "cache": cache}
+            proxy = propagate(scene.image[region], axis, outlines, **settings).probability
+        whole, result = np.zeros(scene.grid.shape, np.float32), result_of(value)
+        whole[result.region] = result.probability
+        for n, mask in outlines.items():
+            whole[region][on_slice(axis, n)] = mask
+        doubts = None if suspect is None else suspect[region]
+        profiles.append(profile_of(axis, whole[region], proxy, model, doubts))
+        found = residual_map(proxy, model, doubts)
+        if found is not None:
+            residual[region] = np.maximum(residual[region], found)
+        annotated |= outlines.keys()
+        limits.append(state.limits.get(axis))
+    spans = None if None in limits else (min(low for low, _ in limits), max(high for _, high in limits))
+    asked = next_slice(sorted(annotated), reduce(add, profiles), limits=spans, plane=plane_name(scene.grid, axis))
+    return asked if isinstance(asked, str) else Suggestion(axis, asked[0], asked[1], residual, asked[2])
 
 
 def propose_limits(

@@ -2,8 +2,11 @@
 
 The residual map is where model (front end) and proxy mask (back end) disagree (Tian, Chen, Gao, arXiv 2312.06072).
 Unlike there, a slice need not contain the truth to be asked for: slices where model or proxy see something, and a
-margin around them, are all anybody knows. Measured, even placement was as good as following a map, so by default the
-largest gap between annotated slices decides, and the residual says where inside of it.
+margin around them, are all anybody knows. With a model, the next slice is where the displayed mask is in doubt and far
+from what is outlined; without one, even placement was as good as following any map, so the widest gap is halved.
+
+Dice of a model's mask after five outlines along the shortest axis (14 validation hippocampi, .889 before): so chosen
+.939, evenly spaced .937, the widest gap .935, at random .927; knowing where the mask is most wrong would give .942.
 """
 
 from __future__ import annotations
@@ -14,13 +17,17 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+Curve = npt.NDArray[np.float64]
 MARGIN = 2
-# Below this mean disagreement per pixel of structure, and in gaps this narrow, another outline changes next to nothing.
-AGREED = 0.02
+# Below this share of a slice's structure in doubt, and in gaps this narrow, another outline changes next to nothing.
+SURE = 0.04
 NARROW = 2
-# How far from the middle of a gap, in shares of the gap, disagreement may pull. How undecided a proxy is by itself may
-# not: it only grows with the distance to the outlines.
-PULL = 0.25
+# What disagreement of model and outlines, and what reflection suspects, counts beside doubt (0, .3, 1: .938, .939,
+# .936 after five outlines).
+DISAGREEMENT_WEIGHT = 0.3
+SUSPECT_WEIGHT = 0.3
+# Farther than this from an outline, distance makes a slice no more worth asking for.
+FAR_ENOUGH = 4
 
 
 @dataclass(frozen=True)
@@ -35,6 +42,55 @@ class Suggestion:
     reason: str
     residual: npt.NDArray[np.float32]
     gap: float
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What is known of each slice along an axis, all (n,): pixels of structure that somebody sees (area), pixels
+    expected to be wrong (doubt), pixels about which model and outlines disagree, pixels that reflection suspects.
+
+    modelled: whether a model has a say.
+    """
+
+    area: Curve
+    doubt: Curve
+    disagreement: Curve
+    suspected: Curve
+    modelled: bool
+
+    def __add__(self, other: Profile) -> Profile:
+        """Of two labels together."""
+        return Profile(
+            self.area + other.area,
+            self.doubt + other.doubt,
+            self.disagreement + other.disagreement,
+            np.maximum(self.suspected, other.suspected),
+            self.modelled or other.modelled,
+        )
+
+
+def profile_of(
+    axis: int,
+    shown: npt.NDArray[np.float32],
+    proxy: npt.NDArray[np.float32] | None,
+    model: npt.NDArray[np.float32] | None,
+    suspect: npt.NDArray[np.float32] | None = None,
+) -> Profile:
+    """The profile of one label. shown: the probability that is displayed, (k, j, i); proxy, model, suspect: likewise,
+    of what the outlines alone give, of the model alone, and of what reflection doubts (0..1)."""
+    others = tuple(a for a in range(3) if a != axis)
+    nothing = np.zeros(shown.shape[axis])
+    area = nothing
+    for probability in (shown, proxy, model):
+        if probability is not None:
+            area = np.maximum(area, (probability > 0.5).sum(axis=others))
+    return Profile(
+        area,
+        np.minimum(shown, 1 - shown).sum(axis=others, dtype=float),
+        nothing if proxy is None or model is None else np.abs(model - proxy).sum(axis=others, dtype=float),
+        nothing if suspect is None else suspect.sum(axis=others, dtype=float),
+        model is not None,
+    )
 
 
 def residual_map(
@@ -60,91 +116,83 @@ def residual_map(
     return None if residual is None else residual.astype(np.float32, copy=False)
 
 
-def candidates(
-    axis: int,
-    shape: Sequence[int],
-    proxy: npt.NDArray[np.float32] | None,
-    model: npt.NDArray[np.float32] | None,
-    limits: tuple[int, int] | None,
-) -> tuple[int, int]:
-    """First and last slice worth asking for: the limits, else where model or proxy see something, and a margin."""
+def candidates(profile: Profile, limits: tuple[int, int] | None) -> tuple[int, int]:
+    """First and last slice worth asking for: the limits, else where anybody sees something, and a margin."""
     if limits is not None:
         return limits
-    others = tuple(a for a in range(3) if a != axis)
-    seen = np.zeros(shape[axis], bool)
-    for probability in (proxy, model):
-        if probability is not None:
-            seen |= (probability > 0.5).any(axis=others)
-    at = np.nonzero(seen)[0]
+    at, last = np.nonzero(profile.area)[0], len(profile.area) - 1
     if not at.size:
-        return 0, shape[axis] - 1
-    return max(int(at[0]) - MARGIN, 0), min(int(at[-1]) + MARGIN, shape[axis] - 1)
+        return 0, last
+    return max(int(at[0]) - MARGIN, 0), min(int(at[-1]) + MARGIN, last)
 
 
 def next_slice(
-    axis: int,
-    annotated: Sequence[int],
-    proxy: npt.NDArray[np.float32] | None,
-    model: npt.NDArray[np.float32] | None = None,
-    *,
-    limits: tuple[int, int] | None = None,
-    suspect: npt.NDArray[np.float32] | None = None,
-    shape: Sequence[int],
-    plane: str = "",
-) -> Suggestion | str:
-    """The slice along `axis` that is worth outlining next, or a sentence: nothing more is worth asking.
+    annotated: Sequence[int], profile: Profile, *, limits: tuple[int, int] | None = None, plane: str = ""
+) -> tuple[int, str, float] | str:
+    """The slice worth outlining next as (index, reason, gap; see Suggestion), or a sentence: none is.
 
-    annotated: slices already outlined. proxy, model: probabilities (k, j, i) of the structure, as far as there are any.
-    limits: first and last slice of the structure. suspect: a map (k, j, i) in 0..1 of what reflection doubts.
+    annotated: slices already outlined. limits: first and last slice of the structure. plane: what slices along the axis
+    are called.
     """
-    first, last = candidates(axis, shape, proxy, model, limits)
-    residual = residual_map(proxy, model, suspect)
-    others = tuple(a for a in range(3) if a != axis)
-    size = np.zeros(shape[axis])
-    for probability in (proxy, model):
-        if probability is not None:
-            size = np.maximum(size, (probability > 0.5).sum(axis=others))
-    per_slice = np.zeros(shape[axis]) if residual is None else residual.sum(axis=others) / np.maximum(size, 1.0)
-    gaps = [g for g in _gaps(first, last, annotated) if g[0] <= g[1]]
+    first, last = candidates(profile, limits)
+    known = sorted(n for n in annotated if first <= n <= last)
+    gaps = [g for g in _gaps(first, last, known) if g[0] <= g[1]]
     if not gaps:
         return "Nothing more is worth asking: every slice of the structure is outlined."
-    disagreement = float(per_slice[first : last + 1].max()) if residual is not None else np.inf
-    widest = max(_reach(g, annotated) for g in gaps)
-    if annotated and (widest < NARROW or (model is not None and disagreement < AGREED)):
-        return "Nothing more is worth asking: the slices between the outlined ones follow from them."
-    low, high = max(gaps, key=lambda g: (_reach(g, annotated), per_slice[g[0] : g[1] + 1].sum()))
-    middle = (low + high) / 2
-    index = round(middle)
     name = f"{plane} slice".strip().capitalize()
-    if not annotated:
-        reason = f"{name} {index} is the middle of the structure."
-    else:
-        reason = f"{name} {index} is the middle of the widest part without an outline ({high - low + 1} slices)."
-    room = int(PULL * (high - low + 1))
-    compared = suspect is not None or (proxy is not None and model is not None)
-    if annotated and compared and room and per_slice[low : high + 1].any():
-        near = np.arange(max(low, index - room), min(high, index + room) + 1)
-        doubts = per_slice[near] * (1 - np.abs(near - middle) / (high - low + 2))
-        index = int(near[int(doubts.argmax())])
-        what = "the model and the outlines disagree" if model is not None else "reflection doubts the mask"
-        reason = (
-            f"{name} {index} lies in the widest part without an outline ({high - low + 1} slices), where {what} most."
-        )
-    empty = np.zeros(tuple(shape), np.float32)
-    gap = _reach((low, high), annotated)
-    return Suggestion(axis, int(index), reason, empty if residual is None else residual, gap)
+    wrong = profile.doubt + DISAGREEMENT_WEIGHT * profile.disagreement + SUSPECT_WEIGHT * profile.suspected
+    open_ = np.array([n for low, high in gaps for n in range(low, high + 1)])
+    if not profile.modelled or not wrong[open_].any():
+        return _halved(gaps, known, profile, name)
+    largest = max(float(profile.area.max()), 1.0)
+    doubts = np.maximum(profile.doubt, SUSPECT_WEIGHT * profile.suspected)[open_]
+    if known and float(doubts.max()) < SURE * largest:
+        return "Nothing more is worth asking: no slice without an outline is in doubt."
+    # The slices just beyond what anybody sees count as outlined: little is to be gained at the very tips.
+    ends = [first - 1, last + 1]
+    away = np.array([min(abs(int(n) - m) for m in (*known, *ends)) for n in open_])
+    index = int(open_[np.argmax(wrong[open_] * np.sqrt(np.minimum(away, FAR_ENOUGH)))])
+    gap = next(g for g in gaps if g[0] <= index <= g[1])
+    return index, f"{name} {index} is where {_why(profile, index, bool(known))}.", _reach(gap, known)
 
 
-def _gaps(first: int, last: int, annotated: Sequence[int]) -> list[tuple[int, int]]:
+def _why(profile: Profile, index: int, outlined: bool) -> str:
+    suspected = SUSPECT_WEIGHT * profile.suspected[index]
+    if suspected > profile.doubt[index]:
+        return "reflection doubts the mask most"
+    if outlined and DISAGREEMENT_WEIGHT * profile.disagreement[index] > profile.doubt[index]:
+        return "the model and the outlines disagree most"
+    return "the mask is least certain" + (" and far from an outline" if outlined else "")
+
+
+def _halved(
+    gaps: list[tuple[int, int]], known: Sequence[int], profile: Profile, name: str
+) -> tuple[int, str, float] | str:
+    """The middle of the widest part without an outline, or close to it where reflection doubts the mask."""
+    low, high = max(gaps, key=lambda g: _reach(g, known))
+    gap = _reach((low, high), known)
+    if known and gap < NARROW:
+        return "Nothing more is worth asking: the slices between the outlined ones follow from them."
+    index, room = round((low + high) / 2), (high - low + 1) // 4
+    if not known:
+        return index, f"{name} {index} is the middle of the structure.", gap
+    part = f"the widest part without an outline ({high - low + 1} slices)"
+    near = profile.suspected[index - room : index + room + 1]
+    if near.any():
+        index += int(near.argmax()) - room
+        return index, f"{name} {index} lies in {part}, where reflection doubts the mask most.", gap
+    return index, f"{name} {index} is the middle of {part}.", gap
+
+
+def _gaps(first: int, last: int, known: Sequence[int]) -> list[tuple[int, int]]:
     """Runs of slices without an outline."""
-    known = sorted(n for n in annotated if first <= n <= last)
     starts = [first, *[n + 1 for n in known]]
     stops = [*[n - 1 for n in known], last]
     return list(zip(starts, stops, strict=True))
 
 
-def _reach(gap: tuple[int, int], annotated: Sequence[int]) -> float:
+def _reach(gap: tuple[int, int], known: Sequence[int]) -> float:
     """How far a slice in a gap can be from the nearest outline: a gap open to one side reaches twice as far."""
     length = gap[1] - gap[0] + 1
-    closed = any(n == gap[0] - 1 for n in annotated) + any(n == gap[1] + 1 for n in annotated)
+    closed = any(n == gap[0] - 1 for n in known) + any(n == gap[1] + 1 for n in known)
     return length / 2 if closed == 2 else float(length)

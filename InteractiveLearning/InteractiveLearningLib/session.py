@@ -249,12 +249,12 @@ class Session:
     def suggest(
         self, label: int | None = None, axis: int | None = None, suspect: npt.NDArray | None = None
     ) -> Suggestion | str:
-        """The slice worth outlining next for a label (None: for any), along an axis or the handiest one.
+        """The slice worth outlining next for a label (None: for all), along an axis or the handiest one.
 
         Or a sentence saying that none is. suspect: (k, j, i) in 0..1, what reflection doubts.
         """
         states = self._states if label is None else {label: self.state(label)}
-        return suggest_slice(self._scene, states, self._flows, axis, suspect)
+        return suggest_slice(self._scene, states, self.result, self._flows, axis, suspect)
 
     def handiest_axis(self) -> int:
         """The axis along which the fewest slices show the labels (see advice.handiest_axis)."""

@@ -260,7 +260,7 @@ def test_the_session_suggests_slices_until_none_is_worth_it(session):
     while not isinstance(found := session.suggest(1), str):
         assert found.index not in asked
         asked.add(found.index)
-        session.apply(outline(found.index, 1))
+        session.apply(outline(found.index, 1, found.axis))
     assert 2 <= len(asked) <= 15
     assert dice(session.labels().array == 1, TRUTH == 1) > 0.95
 
