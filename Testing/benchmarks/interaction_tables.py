@@ -194,7 +194,7 @@ def speed(rows: list[dict]) -> list[Page]:
             median, high = np.percentile(values, (50, 95))
             lines.append([row["what"], name, str(len(values)), f"{median:.3f}", f"{high:.3f}"])
         if "memory_mb" in row:
-            lines.append([row["what"], f"peak memory {row['memory_mb']:.0f} MB, begun in {row['begin']:.1f} s", *"---"])
+            lines.append([row["what"], f"peak memory of the process: {row['memory_mb']:.0f} MB", *"---"])
     return [Page("Speed", ["where", "what", "times", "median s", "95 % s"], lines)]
 
 
