@@ -7,6 +7,7 @@ from InteractiveLearningLib.propagation import FlowCache, fuse, propagate
 from RefSegLib.errors import BadInput
 from RefSegLib.quality.metrics import dice
 from RefSegLib.training.split import patient_of, split_of
+from scipy import ndimage
 
 SHAPE = (28, 48, 52)
 
@@ -35,7 +36,7 @@ def test_three_slices_of_a_bent_tube_give_the_tube():
 def test_more_slices_give_a_better_mask():
     scores = [
         dice(propagate(IMAGE, 0, outlines(*at), limits=LIMITS).mask, TRUTH)
-        for at in ((14,), (9, 19), (7, 14, 21), (5, 10, 14, 19, 23))
+        for at in ((6,), (6, 22), (7, 14, 21), (5, 10, 14, 19, 23))
     ]
     assert scores == sorted(scores)
     assert scores[0] < scores[-1]
@@ -61,7 +62,7 @@ def test_nothing_lies_outside_the_limits_and_confidence_falls_away_from_the_outl
 
 def test_without_limits_the_tube_ends_near_its_ends():
     mask = propagate(IMAGE, 0, outlines(7, 14, 21)).mask
-    assert dice(mask, TRUTH) > 0.85
+    assert dice(mask, TRUTH) > 0.9
 
 
 def test_an_empty_outline_is_an_end():
@@ -89,9 +90,87 @@ def test_the_cache_changes_the_time_but_never_the_result_and_only_what_changed_i
 
 
 def test_the_leave_one_out_estimate_is_near_the_truth_from_three_slices_on():
-    proxy = propagate(IMAGE, 0, outlines(5, 10, 14, 19, 23), limits=LIMITS)
-    rest = [n for n in range(4, 25) if n not in (5, 10, 14, 19, 23)]
-    assert proxy.estimated_dice == pytest.approx(dice(proxy.mask[rest], TRUTH[rest]), abs=0.1)
+    for at in ((7, 14, 21), (5, 10, 14, 19, 23)):
+        proxy = propagate(IMAGE, 0, outlines(*at), limits=LIMITS)
+        assert proxy.estimated_dice == pytest.approx(dice(proxy.mask, TRUTH), abs=0.05)
+
+
+def test_the_estimate_falls_when_an_outline_contradicts_its_neighbors():
+    good = propagate(IMAGE, 0, outlines(5, 10, 14, 19, 23), limits=LIMITS)
+    wrong = propagate(IMAGE, 0, outlines(5, 10, 19, 23) | {14: np.roll(TRUTH[14], 15, axis=1)}, limits=LIMITS)
+    assert wrong.estimated_dice < good.estimated_dice - 0.05
+
+
+def cylinder():
+    """A tapered cylinder that leans, in slices 4 to 35."""
+    k, j, i = np.mgrid[:40, :64, :64].astype(float)
+    return ((j - 30 - k / 8) ** 2 + (i - 32) ** 2 < (18 - 0.35 * k) ** 2) & (k >= 4) & (k <= 35)
+
+
+@pytest.mark.parametrize("blur", [0, 2, None], ids=["white noise", "smooth noise", "constant"])
+@pytest.mark.parametrize("at", [(9, 30), (9, 20, 30)])
+def test_pictures_that_say_nothing_fall_back_to_interpolation_of_shapes(blur, at):
+    truth, noise = cylinder(), np.random.default_rng(0).normal(size=(40, 64, 64))
+    image = np.zeros_like(noise) if blur is None else ndimage.gaussian_filter(noise, (0, blur, blur))
+    drawn = {n: truth[n] for n in at}
+    found = propagate(image, 0, drawn, limits=(4, 35))
+    plain = propagate(image, 0, drawn, limits=(4, 35), method="unregistered")
+    assert dice(found.mask, truth) > dice(plain.mask, truth) - 0.03
+    assert dice(plain.mask, truth) > 0.85
+
+
+def test_pictures_that_say_nothing_do_not_carry_a_structure_through_the_whole_volume():
+    truth = cylinder()
+    mask = propagate(np.zeros((40, 64, 64)), 0, {n: truth[n] for n in (15, 21)}).mask
+    shown = np.nonzero(mask.any(axis=(1, 2)))[0]
+    assert shown[0] >= 11
+    assert shown[-1] <= 25
+
+
+def two_tubes(fork, end):
+    """A tube; from slice `fork` on a thinner second one runs 20 pixels aside, until slice `end`. Truth, image."""
+    k, j, i = np.mgrid[:30, :48, :72].astype(float)
+    first = (j - 24) ** 2 + (i - 22) ** 2 < 81
+    second = ((j - 24) ** 2 + (i - 48) ** 2 < 25) & (k >= fork) & (k < end)
+    # Both tubes look like the background: only the outlines tell.
+    texture = 20 * np.sin(j / 5) + 20 * np.sin(i / 7) + 4 * np.random.default_rng(0).normal(size=k.shape)
+    return first | second, second, texture
+
+
+def test_a_part_that_ends_between_two_outlines_tapers_off_instead_of_vanishing_at_once():
+    truth, second, image = two_tubes(0, 15)
+    mask = propagate(image, 0, {n: truth[n] for n in (4, 20)}, limits=(0, 29)).mask
+    beside = mask[:, :, 40:].sum(axis=(1, 2))
+    drawn = second[4].sum()
+    assert beside[9] > 0.6 * drawn
+    assert (np.diff(beside[4:21].astype(int)) <= 0.2 * drawn).all()
+    assert not beside[19]
+
+
+def test_a_branch_is_not_lost_where_a_tube_forks():
+    truth, second, image = two_tubes(12, 30)
+    mask = propagate(image, 0, {n: truth[n] for n in (6, 20)}, limits=(0, 29)).mask
+    between = slice(6, 21)
+    assert dice(mask[between, :, 40:], second[between, :, 40:]) > 0.85
+    assert dice(mask[between], truth[between]) > 0.92
+
+
+def test_a_hole_that_closes_between_two_outlines_tapers_off():
+    k, j, i = np.mgrid[:30, :64, :64].astype(float)
+    away = (j - 32) ** 2 + (i - 32) ** 2
+    solid, hole = away < 24**2, (away < 25) & (k < 15)
+    image = 20 * np.sin(j / 5) + 20 * np.sin(i / 7) + 4 * np.random.default_rng(0).normal(size=k.shape)
+    mask = propagate(image, 0, {n: (solid & ~hole)[n] for n in (4, 20)}, limits=(0, 29)).mask
+    assert not mask[9, 32, 32]
+    assert mask[19, 32, 32]
+    assert mask[4:21, 32, 12].all()
+
+
+def test_the_order_in_which_slices_are_named_changes_nothing():
+    first = propagate(IMAGE, 0, outlines(21, 7, 14), limits=LIMITS)
+    np.testing.assert_array_equal(
+        first.probability, propagate(IMAGE, 0, outlines(7, 14, 21), limits=LIMITS).probability
+    )
 
 
 def test_a_prior_is_corrected_near_the_outline_and_kept_far_away():

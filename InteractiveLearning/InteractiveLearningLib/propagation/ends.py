@@ -2,48 +2,62 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import numpy.typing as npt
 
-from InteractiveLearningLib.propagation.chain import Array, Stack, chain
-from InteractiveLearningLib.propagation.cleanup import intensity_evidence
+from InteractiveLearningLib.propagation.cleanup import NEAR, Evidence
+from InteractiveLearningLib.propagation.stack import Array, Stack
 
 Mask = npt.NDArray[np.bool_]
-# The structure is taken to end where the evidence inside the carried mask falls below this share of what it was in
-# the annotated slices.
+# The structure is taken to end where its contrast to its surroundings, in terms of the evidence, falls below this
+# share of the contrast in the outlined slices. The evidence inside alone, which was used before, misses the end by
+# 3.2 instead of 1.9 slices in the hippocampus and by .8 instead of .5 in the RV (k = 3, 24 training volumes).
 FADED = 0.3
+# Who outlines a few slices spreads them over the structure: beyond the outermost about half a gap is left. The farther
+# beyond that, in gaps, the more contrast is asked for.
+DOUBT = 1.0
+# With less contrast than this in the outlined slices the pictures say nothing about the ends.
+SPEAKS = 0.2
 
 
-def fading_ends(stack: Stack, distances: dict[int, Array], outlined: dict[int, Mask]) -> tuple[int, int]:
-    """First and last slice (inclusive) that still support the outermost outlines, by intensities in the carried mask.
+def fading_ends(
+    stack: Stack, distances: Mapping[int, Array], evidence: Evidence, spacing: tuple[float, float, float]
+) -> tuple[int, int]:
+    """First and last slice (inclusive) that still support the outermost outlines.
 
-    An empty outline is an end by itself.
+    distances: signed distances (h, w) of the outlined slices. spacing: mm along n, h, w. An empty outline is an end by
+    itself. Where pictures say nothing, half a gap is left beyond the outermost outlines, beyond a single one as much
+    as the radius of what it shows.
     """
-    filled = [n for n in sorted(outlined) if outlined[n].any()]
+    filled = [n for n in sorted(distances) if (distances[n] > 0).any()]
     if not filled:
-        return min(outlined), max(outlined)
+        return min(distances), max(distances)
+    outlined = dict.fromkeys(distances)
+    contrast = float(np.mean([_contrast(distances[n], evidence, outlined, n) for n in filled]))
+    gap = max(np.diff(filled)) if len(filled) > 1 else None
+    area = max(float((distances[n] > 0).sum()) for n in filled) * spacing[1] * spacing[2]
+    silent = max(round(gap / 2 if gap else (area / np.pi) ** 0.5 / spacing[0]), 1)
     ends = []
     for outermost, step in ((filled[0], -1), (filled[-1], 1)):
-        beyond = [n for n in outlined if (n - outermost) * step > 0]
-        if beyond:
-            ends.append(min(beyond, key=lambda n: abs(n - outermost)) - step)
-            continue
-        stop = -1 if step < 0 else len(stack.pictures)
-        ends.append(_follow(stack, distances[outermost], outlined, outermost, stop, step))
+        beyond = [n for n in distances if (n - outermost) * step > 0]
+        edge = 0 if step < 0 else len(stack.pictures) - 1
+        last = min(beyond, key=lambda n: abs(n - outermost)) - step if beyond else edge
+        if not beyond and contrast < SPEAKS:
+            last = outermost + step * min(silent, abs(edge - outermost))
+        elif not beyond:
+            for n in range(outermost + step, edge + step, step):
+                carried = stack.warp(distances[outermost], outermost, n)
+                doubt = DOUBT * max(abs(n - outermost) / gap - 0.5, 0) if gap else 0
+                if _contrast(carried, evidence, outlined, n) < (FADED + doubt) * contrast:
+                    last = n - step
+                    break
+        ends.append(last)
     return ends[0], ends[1]
 
 
-def _follow(stack: Stack, distance: Array, outlined: dict[int, Mask], start: int, stop: int, step: int) -> int:
-    def support(n: int, inside: Mask) -> float:
-        evidence = intensity_evidence(stack.pictures, outlined, range(n, n + 1))[0]
-        return float(evidence[inside].mean()) if inside.any() else -np.inf
-
-    reference = np.mean([support(n, m) for n, m in outlined.items() if m.any()])
-    last, weak = start, 0
-    for n in range(start + step, stop, step):
-        carried = chain(stack, {start: distance}, [n]).value[0] > 0
-        weak = weak + 1 if support(n, carried) < FADED * reference else 0
-        if weak == 2 or not carried.any():
-            break
-        last = n
-    return last - step * weak if weak == 1 and last != start else last
+def _contrast(distance: Array, evidence: Evidence, outlined: Mapping[int, None], n: int) -> float:
+    inside, around = distance > 0, (distance <= 0) & (distance > -NEAR)
+    found = evidence.at(range(n, n + 1), outlined)[0]
+    return float(found[inside].mean() - found[around].mean()) if inside.any() and around.any() else -np.inf

@@ -18,6 +18,10 @@ Flow = npt.NDArray[np.float32]
 # Below some 100 pixels the pyramid of DIS has no levels left; 128, 192 and 320 pixels differ by less than 0.005 Dice.
 FLOW_PIXELS = 192
 LARGEST_FACTOR = 4
+# A registration that makes two slices no more alike than the first (correlation, after blurring) is none: in noise the
+# flow is wild, and carrying straight on is better (a tapered cylinder in smooth noise, k = 2: .88 instead of .54). It
+# counts in full from the second on. Measured: .87 and more in hearts, hippocampi and CT, up to .65 in noise.
+ALIKE = 0.65, 0.8
 BYTES_KEPT = 256 * 2**20
 
 
@@ -64,4 +68,16 @@ def register(fixed: npt.NDArray[np.uint8], moving: npt.NDArray[np.uint8]) -> Flo
     engine = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     large = engine.calc(*(cv2.resize(s, size, interpolation=cv2.INTER_LINEAR) for s in (fixed, moving)), None)
     flow = cv2.resize(large, (width, height), interpolation=cv2.INTER_AREA)
-    return np.ascontiguousarray(flow * np.float32([width / size[0], height / size[1]]))
+    flow = np.ascontiguousarray(flow * np.float32([width / size[0], height / size[1]]))
+    return flow * np.float32(np.clip((_likeness(fixed, moving, flow) - ALIKE[0]) / (ALIKE[1] - ALIKE[0]), 0, 1))
+
+
+def _likeness(fixed: npt.NDArray[np.uint8], moving: npt.NDArray[np.uint8], flow: Flow) -> float:
+    """Correlation of `fixed` with `moving` as seen along the flow; 0 for constant slices."""
+    height, width = fixed.shape
+    here = np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1).astype(np.float32)
+    carried = cv2.remap(moving, here + flow, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    a, b = (cv2.GaussianBlur(s.astype(np.float32), (0, 0), 1.5) for s in (fixed, carried))
+    a, b = a - a.mean(), b - b.mean()
+    size = float(np.sqrt((a * a).sum() * (b * b).sum()))
+    return float((a * b).sum()) / size if size > 0 else 0.0
