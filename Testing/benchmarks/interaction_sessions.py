@@ -18,6 +18,7 @@ import numpy.typing as npt
 from interaction_data import OUT, SETS, STRUCTURES, cases, ends, load, places
 from interaction_model import found_by, heart_model
 from InteractiveLearningLib.annotator import Annotator, annotate
+from InteractiveLearningLib.prompts import Outline
 from InteractiveLearningLib.session import Session
 from RefSegLib.engine import Engine
 from RefSegLib.models.spec import Label
@@ -84,30 +85,39 @@ def _played(
     seed: int,
     budget: int = BUDGET,
 ) -> dict:
-    """One case played. dice: mean over labels, after each interaction (None: not measured), the first before any."""
+    """One case played. dice: mean over labels, after each interaction (None: not measured), the first before any.
+
+    drawn: pixels of border drawn until then. whole: those of all slices. slices: how many show the structure.
+    """
     if kind == "clicks":
         budget = BUDGET
     seconds: list[float] = []
-    row = {"dice": [], "drawn": 0, "interactions": 0}
+    curve: dict[int, float] = {}
+    drawn: dict[int, int] = {}
+    values = [label.value for label in present]
     numbers = STEPS if found is not None else range(1, budget + 1)
     for number in numbers if kind == "even" else (budget,):
         with tempfile.TemporaryDirectory() as place, Session.create(place, volume, labels, found) as session:
             _timed(session, seconds)
             if kind in ("clicks", "guided"):
-                prompts, count = ("clicks", budget) if kind == "clicks" else ("slices", budget - 1)  # after the limits
+                prompts, count = ("clicks", number) if kind == "clicks" else ("slices", number - 1)  # after the limits
                 run = annotate(truth, session, count, prompts=prompts, imprecise=imprecise, seed=seed, axis=axis)
-                row |= {"drawn": run.effort.boundary_pixels, "interactions": run.effort.interactions}
-                row["dice"] = run.mean
-                continue
-            robot = Annotator(truth, imprecise, seed)
-            scores = _placed(session, robot, [label.value for label in present], axis, kind, number - 1, seed)
-            row |= {"drawn": robot.effort.boundary_pixels, "interactions": robot.effort.interactions}
-            if kind == "random":
-                row["dice"] = scores
+                scores = run.mean
             else:
-                row["dice"] += [None] * (number + 1 - len(row["dice"]))
-                row["dice"][0], row["dice"][1], row["dice"][number] = scores[0], scores[1], scores[-1]
-    return row | {"seconds": seconds, "whole": _whole(truth, present, axis), "slices": _extent(truth, axis)}
+                robot = Annotator(truth, imprecise, seed)
+                scores = _placed(session, robot, values, axis, kind, number - 1, seed)
+            pixels = [_border(prompt.mask) for prompt in session.prompts() if isinstance(prompt, Outline)]
+        # Slices placed for this number say nothing about fewer.
+        for n in (0, 1, len(scores) - 1) if kind == "even" else range(len(scores)):
+            curve[n], drawn[n] = scores[n], sum(pixels[: max(n - 1, 0) * len(values)])
+    last = max(curve)
+    return {
+        "dice": [curve.get(n) for n in range(last + 1)],
+        "drawn": [drawn.get(n) for n in range(last + 1)],
+        "whole": _whole(truth, values, axis),
+        "slices": _extent(truth, axis),
+        "seconds": seconds,
+    }
 
 
 def _placed(
@@ -147,10 +157,14 @@ def _timed(session: Session, seconds: list[float]) -> None:
     session.apply = timed
 
 
-def _whole(truth: LabelMap, labels: Sequence[Label], axis: int) -> int:
+def _whole(truth: LabelMap, values: Sequence[int], axis: int) -> int:
     """Pixels of border that outlining every slice of every label would draw."""
-    slices = [truth.array.take(n, axis) == label.value for label in labels for n in range(truth.array.shape[axis])]
-    return int(sum(np.count_nonzero(mask & ~ndimage.binary_erosion(mask)) for mask in slices))
+    slices = np.moveaxis(truth.array, axis, 0)
+    return sum(_border(mask == value) for mask in slices for value in values)
+
+
+def _border(mask: npt.NDArray[np.bool_]) -> int:
+    return int(np.count_nonzero(mask & ~ndimage.binary_erosion(mask)))
 
 
 def _extent(truth: LabelMap, axis: int) -> int:
