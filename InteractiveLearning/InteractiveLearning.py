@@ -1,7 +1,8 @@
-"""Interactive Learning: clicks and painted slices become 3D masks, accepted cases are learnt. As Slicer sees it."""
+"""Interactive Learning: what is drawn or painted becomes 3D masks, accepted cases are learnt. As Slicer sees it."""
 
 import qt
 import slicer
+from InteractiveLearningSlicerLib.corrections import Corrections
 from InteractiveLearningSlicerLib.session_logic import SessionLogic
 from RefSegLib.errors import RefSegError
 from RefSegSlicerLib import packages
@@ -17,6 +18,8 @@ from slicer.ScriptedLoadableModule import (
 from slicer.util import VTKObservationMixin
 
 STATUS_MILLISECONDS = 1000
+# Slicer tells of one stroke several times; this long after the last time it is through.
+STROKE_MILLISECONDS = 200
 REQUIREMENTS = "InteractiveLearningRequirements.txt"
 
 
@@ -30,8 +33,8 @@ class InteractiveLearning(ScriptedLoadableModule):
         self.parent.dependencies = ["RefSegSlicer", "Segmentations", "Markups"]
         self.parent.contributors = ["The RefSeg contributors"]
         self.parent.helpText = _(
-            "Corrects masks by a few clicks or painted slices, asks for the slice that is worth looking at next, and "
-            "lets the model learn from what you accept. Not for diagnostic use."
+            "Corrects masks by a few clicks, lines, or painted slices, asks for the slice that is worth looking at "
+            "next, and lets the model learn from what you accept. Not for diagnostic use."
         )
         self.parent.acknowledgementText = _("See the README for the publications behind the methods.")
 
@@ -63,21 +66,20 @@ class InteractiveLearningWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
         self.layout.addStretch(1)
         self.ui = slicer.util.childWidgetVariables(panel)
         panel.setMRMLScene(slicer.mrmlScene)
-        self.logic = InteractiveLearningLogic(slicer.mrmlScene)
+        self.logic = InteractiveLearningLogic(slicer.mrmlScene, lambda work: qt.QTimer.singleShot(0, work))
         self.logic.changed.connect(self.updatePanel)
         self.logic.failed.connect(self.onFailed)
-        self._timer = qt.QTimer()
+        self.logic.edited.connect(self.onEdited)
+        self._timer, self._strokes = qt.QTimer(), qt.QTimer()
         self._timer.setInterval(STATUS_MILLISECONDS)
         self._timer.connect("timeout()", self.updateLearning)
+        self._strokes.setSingleShot(True)
+        self._strokes.setInterval(STROKE_MILLISECONDS)
+        self.corrections = Corrections(self.ui, self.logic, self._guarded, self._say)
+        self._strokes.connect("timeout()", lambda: self._guarded(self.corrections.takeEdits))
         buttons = {
             "startButton": self.onStart,
-            "insideButton": lambda: self.onPlace(True),
-            "outsideButton": lambda: self.onPlace(False),
-            "paintedButton": self.logic.takeEdits,
-            "undoButton": self.logic.undo,
-            "redoButton": self.logic.redo,
-            "nextButton": self.onNext,
-            "limitsButton": self.onLimits,
+            "exportButton": self.onExport,
             "acceptButton": self.onAccept,
             "endButton": self.logic.endSession,
             "rollBackButton": self.onRollBack,
@@ -85,7 +87,6 @@ class InteractiveLearningWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
         }
         for name, action in buttons.items():
             getattr(self.ui, name).connect("clicked(bool)", lambda *_, action=action: self._guarded(action))
-        self.ui.segmentSelector.connect("currentIndexChanged(int)", self.onSegmentChosen)
         self.ui.modelSelector.connect("currentIndexChanged(int)", self.onModelChosen)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
@@ -95,6 +96,7 @@ class InteractiveLearningWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
     def cleanup(self):
         """Leave nothing behind; a session that was not finished can go on later, the learner at its next start."""
         self._timer.stop()
+        self._strokes.stop()
         self.logic.endSession(keep=True)
         self.logic.stopLearner()
         self._unwatchParameters()
@@ -121,7 +123,8 @@ class InteractiveLearningWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
     def exit(self):
         """Nothing is clicked and nothing polled while another module is shown; the session stays."""
         self._timer.stop()
-        self._leavePlaceMode()
+        if self.logic.tools is not None:
+            self.logic.tools.leave()
 
     def onSceneStartClose(self, caller=None, event=None):
         """The session's nodes are about to go; its log stays."""
@@ -145,18 +148,7 @@ class InteractiveLearningWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
         )
         if not values.patient:
             values.patient = self.logic.patientOf(values.inputVolume)
-        self.ui.segmentSelector.clear()
-        for identifier in self.logic.segmentIds():
-            self.ui.segmentSelector.addItem(self.logic.segmentName(identifier), identifier)
-        self._message = (
-            _("The session that was cut off goes on.") if begun.resumed else _("Click where the mask is wrong.")
-        )
-
-    def onSegmentChosen(self, index):
-        """Prompts speak of this segment from now on."""
-        if self.logic.session is not None and index >= 0:
-            self.logic.activeSegment = self.logic.segmentIds()[index]
-            self.updatePanel()
+        self.corrections.begin(begun)
 
     def onModelChosen(self, index=None):
         """The model that learns what is accepted."""
@@ -164,24 +156,17 @@ class InteractiveLearningWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
         self.updateLearning()
         self.updatePanel()
 
-    def onPlace(self, positive):
-        """Let the mouse set points down in the slice views, until it is asked to stop."""
-        selection = slicer.app.applicationLogic().GetSelectionNode()
-        selection.SetReferenceActivePlaceNodeClassName("vtkMRMLMarkupsFiducialNode")
-        selection.SetActivePlaceNodeID(self.logic.clickNodes[positive].GetID())
-        interaction = slicer.app.applicationLogic().GetInteractionNode()
-        interaction.SetPlaceModePersistence(1)
-        interaction.SetCurrentInteractionMode(interaction.Place)
+    def onEdited(self):
+        """Somebody paints in the segments: wait until the stroke is over."""
+        self._strokes.start()
 
-    def onNext(self):
-        """Go where another outline helps most."""
-        suggestion = self.logic.nextSlice()
-        self._message = suggestion if isinstance(suggestion, str) else suggestion.reason
-
-    def onLimits(self):
-        """The structure lies between two slices."""
-        first, last = self.ui.firstSliceBox.value, self.ui.lastSliceBox.value
-        self.logic.setLimits(self.ui.axisSelector.currentIndex, min(first, last), max(first, last))
+    def onExport(self):
+        """Write the session's log where the user wants it."""
+        name = f"{self._parameterNode.inputVolume.GetName()} RefSeg log.json"
+        path = qt.QFileDialog.getSaveFileName(None, _("Export the log of this session"), name, "JSON (*.json)")
+        if path:
+            self.logic.exportLog(path)
+            self._message = _("The log was written to {path}.").format(path=path)
 
     def onAccept(self):
         """Keep the case for good, end the session, and let the model learn."""
@@ -222,10 +207,7 @@ class InteractiveLearningWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
         self.ui.inputs.enabled = not running
         self.ui.corrections.enabled = running
         if running:
-            undo, redo = self.logic.session.undo_name, self.logic.session.redo_name
-            self.ui.undoButton.enabled, self.ui.redoButton.enabled = bool(undo), bool(redo)
-            self.ui.undoButton.toolTip = _("Undo {what}").format(what=undo) if undo else _("There is nothing to undo.")
-            self.ui.redoButton.toolTip = _("Redo {what}").format(what=redo) if redo else _("There is nothing to redo.")
+            self.corrections.update()
             able = bool(self._parameterNode.patient.strip() and self._parameterNode.model)
             self.ui.acceptButton.enabled = able
             self.ui.acceptButton.toolTip = (
@@ -233,8 +215,6 @@ class InteractiveLearningWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
                 if able
                 else _("Name the patient and choose the model that learns.")
             )
-        else:
-            self._leavePlaceMode()
         self.ui.statusLabel.text = self._message or ("" if running else reason)
 
     def updateLearning(self):
@@ -252,6 +232,9 @@ class InteractiveLearningWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
             self.ui.versionsList.clear()
             self.ui.versionsList.addItems(lines)
         self.ui.rollBackButton.enabled = len(lines) > 1
+
+    def _say(self, sentence):
+        self._message = sentence
 
     def _reason(self):
         """Why a session cannot be started; empty if it can."""
@@ -274,11 +257,6 @@ class InteractiveLearningWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
             if self._guiTag is not None:
                 self.updatePanel()
 
-    def _leavePlaceMode(self):
-        interaction = slicer.app.applicationLogic().GetInteractionNode()
-        if interaction is not None and interaction.GetCurrentInteractionMode() == interaction.Place:
-            interaction.SetCurrentInteractionMode(interaction.ViewTransform)
-
     def _watchParameters(self):
         self._parameterNode = InteractiveLearningParameterNode(self.logic.getParameterNode())
         self._guiTag = self._parameterNode.connectGui(self.ui)
@@ -293,11 +271,11 @@ class InteractiveLearningWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
 
 
 class InteractiveLearningLogic(SessionLogic, ScriptedLoadableModuleLogic):
-    """What the module does, for scripts as well: see SessionLogic. scene: the one to work in."""
+    """What the module does, for scripts as well: see SessionLogic."""
 
-    def __init__(self, scene):
+    def __init__(self, scene, later=None):
         ScriptedLoadableModuleLogic.__init__(self)
-        SessionLogic.__init__(self, scene)
+        SessionLogic.__init__(self, scene, later)
 
 
 class InteractiveLearningTest(ScriptedLoadableModuleTest):

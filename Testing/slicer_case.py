@@ -60,7 +60,7 @@ class Case:
     def check_node_shows_session(self):
         mask = self.logic.session.labels().array
         for identifier in self.logic.segmentIds():
-            value = self.logic._labels[identifier].value
+            value = self.logic._annotation.labels[identifier].value
             assert np.array_equal(self.voxels(identifier), mask == value), identifier
 
     def view(self, matrix, name="view"):

@@ -128,7 +128,9 @@ class Session:
         try:
             probabilities = None
             if model_probabilities is not None:
-                bytes_ = np.rint(np.clip(model_probabilities, 0, 1) * 255).astype(np.uint8)
+                bytes_ = np.empty(expected, np.uint8)
+                for given, stored in zip(model_probabilities, bytes_, strict=True):  # float16 is slow to compute with
+                    stored[:] = np.rint(np.clip(given.astype(np.float32, copy=False), 0, 1) * 255)
                 probabilities = keep_array(folder, bytes_)
             event = {
                 "type": "created",

@@ -13,11 +13,11 @@ from RefSegLib.errors import BadInput, RefSegError
 from RefSegLib.jobs import Signal
 from RefSegSlicerLib import mrml
 
-from InteractiveLearningSlicerLib import accepting, edits, masking, memory, segments, shapes, views
-from InteractiveLearningSlicerLib.beginning import SESSION, begin, valuesOf
+from InteractiveLearningSlicerLib import accepting, masking, shapes, views
+from InteractiveLearningSlicerLib.annotation import Annotation
+from InteractiveLearningSlicerLib.beginning import begin
 from InteractiveLearningSlicerLib.clicks import ClickNodes
 from InteractiveLearningSlicerLib.learning_logic import LearningLogic
-from InteractiveLearningSlicerLib.steps import Steps
 from InteractiveLearningSlicerLib.tools import Tools
 
 
@@ -34,8 +34,7 @@ class SessionLogic:
         self.learning = self.tools = None
         self.changed, self.failed, self.edited = Signal(), Signal(), Signal()
         self._later = later or (lambda work: work())
-        self._clicks = self._watch = self._steps = self._volumeNode = self._segmentationNode = self._mask = None
-        self._labels, self._touched = {}, False
+        self._annotation = self._clicks = None
 
     def openStore(self, store, python, environment=None):
         """Models and accepted cases are in `store` from now on (None: the default one); `python` runs the learner."""
@@ -78,30 +77,24 @@ class SessionLogic:
         """
         self.endSession()
         begun = begin(volumeNode, segmentationNode, folder, spec, probabilities)
-        self.session, self._labels, self._mask = begun.session, begun.labels, begun.shown
-        self._volumeNode, self._segmentationNode = volumeNode, segmentationNode
-        self.activeSegment = next(iter(begun.labels))
-        self._steps = Steps(self.session)
+        self.session, self.activeSegment = begun.session, next(iter(begun.labels))
+        self._annotation = Annotation(begun, volumeNode, segmentationNode, self.edited)
         self._clicks = ClickNodes(self.scene, self._onClick)
         self.tools = Tools(self.scene, self._clicks.nodes, self._onDrawn, self.changed, self._later)
-        self._watch = edits.Watch(segmentationNode.GetSegmentation(), self._onTouched)
         self._show()
         return begun
 
     def endSession(self, *, keep=False):
         """Leave nothing of the session in the scene but the masks and their prompts. keep: its log stays on the disk,
         to go on later."""
-        for part in (self.tools, self._watch, self._clicks):
-            if part is not None:
-                part.remove()
         if self.session is not None:
+            for part in (self.tools, self._clicks):
+                part.remove()
+            self._annotation.remove(ended=not keep)
             self.session.close()
             if not keep:
                 shutil.rmtree(self.session.folder, ignore_errors=True)
-                self._segmentationNode.RemoveAttribute(SESSION)
-        self.session = self.tools = self._watch = self._clicks = self._steps = self._mask = None
-        self._volumeNode = self._segmentationNode = self.activeSegment = None
-        self._labels, self._touched = {}, False
+        self.session = self.tools = self.activeSegment = self._annotation = self._clicks = None
         self.changed()
 
     @property
@@ -112,25 +105,24 @@ class SessionLogic:
     @property
     def activeLabel(self):
         """Label value of the segment that prompts speak of."""
-        return self._labels[self.activeSegment].value
+        return self._annotation.labels[self.activeSegment].value
 
     def segmentIds(self):
         """Ids of the segments of the session."""
-        return list(self._labels)
+        return list(self._annotation.labels)
 
     def segmentName(self, identifier):
         """Name of a segment of the session."""
-        return self._labels[identifier].name
+        return self._annotation.labels[identifier].name
 
     def isLocked(self, identifier):
         """True if no correction of another segment may change this one."""
-        return masking.isLocked(self._segmentationNode.GetSegmentation().GetSegment(identifier))
+        return masking.isLocked(self._annotation.segment(identifier))
 
     def setLocked(self, identifier, locked):
         """Lock a segment, or unlock it."""
         self._check()
-        with self._watch.ours():
-            masking.setLocked(self._segmentationNode.GetSegmentation().GetSegment(identifier), locked)
+        self._annotation.setLocked(identifier, locked)
         self.changed()
 
     def click(self, point, positive):
@@ -156,61 +148,61 @@ class SessionLogic:
         limits = self.session.propose_limits(self.activeLabel)
         return None if limits is None else (limits.axis, *limits.indices(self.session.grid))
 
-    def takeEdits(self):
-        """Take what other tools did to the segments into the session; returns how many slices became outlines.
+    def planes(self):
+        """(name of the anatomical plane, number of slices) along each array axis."""
+        from InteractiveLearningLib.advice import plane_name
 
-        The slices that were painted in stay as they are now; between and beside them the mask follows. If the Segment
-        Editor's own undo or redo brought back a mask the session has had, the session goes back to it.
-        """
-        if self.session is None or not self._touched:
-            return 0
+        grid = self.session.grid
+        return [(plane_name(grid, axis), count) for axis, count in enumerate(grid.shape)]
+
+    def takeEdits(self):
+        """Take in what other tools did to the segments; returns how many slices became outlines."""
         self._check()
-        self._touched = False
-        values = valuesOf(self._labels)
-        known, shown = self._mask, segments.shownLabels(self._segmentationNode, self._volumeNode, values, self._mask)
-        changed = known != shown
-        if not changed.any():
-            return 0
-        self._mask = shown
-        outlines = [] if self._steps.find(shown) else edits.outlinesOf(known, shown, self.session.grid)
-        if outlines:
-            editable, locked = self._bounds({outline.label for outline in outlines})
-            # What somebody painted himself is his will, whatever is locked or masked; what follows from it is not.
-            editable = editable if editable is None else editable | changed
-            spoken = np.unique([known[changed], shown[changed]])
-            self.session.apply(outlines, editable=editable, locked=[v for v in locked if v not in spoken])
-            self._steps.done()
+        count = self._annotation.takeEdits()
         self._show()
-        return len({(outline.axis, outline.index) for outline in outlines})
+        return count
 
     def undo(self):
         """Take the last step back: a click, a shape, or a stroke of many slices, with its masks."""
         self._ready()
-        self._steps.undo()
+        self._annotation.undo()
         self._show()
 
     def redo(self):
         """Bring back what was taken back last."""
         self._ready()
-        self._steps.redo()
+        self._annotation.redo()
         self._show()
 
     def nextSlice(self):
         """Where to look next: jumps there and returns the Suggestion, or a sentence if nowhere."""
         self._ready()
         suggestion = self.session.suggest(self.activeLabel)
-        if isinstance(suggestion, str):
-            return suggestion
-        here = (self._mask == self.activeLabel).take(suggestion.index, suggestion.axis)
-        middle = np.argwhere(here).mean(axis=0) if here.any() else (np.array(here.shape) - 1) / 2
-        point = mrml.worldFromIndex(np.insert(middle, suggestion.axis, suggestion.index), self._volumeNode)
-        views.jumpTo(self.scene, point, suggestion.axis, self._volumeNode)
+        if not isinstance(suggestion, str):
+            self.showSlice(suggestion.axis, suggestion.index)
         return suggestion
+
+    def showSlice(self, axis, index):
+        """Jump to a slice, where the active segment is in it."""
+        self._check()
+        here = (self._annotation.mask == self.activeLabel).take(index, axis)
+        middle = np.argwhere(here).mean(axis=0) if here.any() else (np.array(here.shape) - 1) / 2
+        point = mrml.worldFromIndex(np.insert(middle, axis, index), self._annotation.volumeNode)
+        views.jumpTo(self.scene, point, axis, self._annotation.volumeNode)
+
+    def confirmSlice(self, axis, index):
+        """The mask of the active segment is right in this slice: it becomes an outline as it is."""
+        from InteractiveLearningLib.prompts import Outline
+
+        self._ready()
+        mask = (self._annotation.mask == self.activeLabel).take(index, axis)
+        self._apply(Outline.on(self.session.grid, axis, index, mask, self.activeLabel))
 
     def estimatedDice(self):
         """What leaving out one outlined slice after another tells of the active segment's mask, 0..1; None if nothing
         can be told yet."""
-        return self.session.result(self.activeLabel).estimated_dice
+        outlined = self.session.state(self.activeLabel).outlines
+        return self.session.result(self.activeLabel).estimated_dice if outlined else None
 
     def exportLog(self, path):
         """Write everything that happened in the session to a JSON file, for an audit."""
@@ -248,66 +240,33 @@ class SessionLogic:
             self._showClicks()
             self.failed(error)
 
-    def _onTouched(self):
-        self._touched = True
-        self.edited()
-
     def _canvas(self):
         """What shapes need to know to become prompts."""
-        return shapes.Canvas(self.scene, self._volumeNode, self.session.grid, self.activeLabel)
+        return shapes.Canvas(self.scene, self._annotation.volumeNode, self.session.grid, self.activeLabel)
 
     def _apply(self, prompt):
-        editable, locked = self._bounds({prompt.label})
-        self.session.apply(prompt, editable=editable, locked=locked)
-        self._steps.done()
+        self._annotation.apply(prompt)
         self._show()
-
-    def _bounds(self, spoken):
-        """(editable, locked) for prompts about these label values: see Session.apply."""
-        values = valuesOf(self._labels)
-        active = [identifier for identifier, value in values.items() if value in spoken]
-        masks = [masking.editable(self._segmentationNode, identifier, self._volumeNode) for identifier in active]
-        kept = masking.lockedSegments(self._segmentationNode, active)
-        locked = [value for identifier, value in values.items() if identifier in kept]
-        return None if masks[0] is None else np.logical_and.reduce(masks), locked
-
-    def _show(self):
-        """Bring the segments, their prompts and the clicks to what the session says."""
-        after = self.session.labels().array
-        lower, upper = mrml.boundingBox(self._mask != after)
-        box = tuple(map(slice, lower, upper))
-        values = valuesOf(self._labels)
-        with self._watch.ours():
-            nodes = self._segmentationNode, self._volumeNode
-            segments.writeBox(self._mask[box], after[box], lower, *nodes, values)
-            prompts, own = [*self.session.earlier, *self.session.prompts()], mrml.ownGrid(self._volumeNode)
-            memory.remember(self._segmentationNode, prompts, self.session.grid, own, values)
-            self._segmentationNode.SetAttribute(SESSION, f"{self.session.folder.name} {self._steps.mask}")
-        self._mask = after
-        self._showClicks()
-        self.changed()
 
     def _check(self):
         """Raise BadInput if there is no session, or its nodes are gone."""
         if self.session is None:
             raise BadInput("No session has been started.")
-        for node in (self._volumeNode, self._segmentationNode):
-            if not self.scene.IsNodePresent(node):
-                raise BadInput(f"'{node.GetName()}' was removed from the scene. End the session.")
-        for identifier, label in self._labels.items():
-            if self._segmentationNode.GetSegmentation().GetSegment(identifier) is None:
-                raise BadInput(
-                    f"The segment '{label.name}' was removed. End the session, and start it without that segment."
-                )
+        self._annotation.check(self.scene)
 
     def _ready(self):
         """Check, and take in what other tools did."""
         self._check()
-        self.takeEdits()
+        self._annotation.takeEdits()
+
+    def _show(self):
+        self._showClicks()
+        self.changed()
 
     def _showClicks(self):
         from InteractiveLearningLib.prompts import Click
 
-        clicks = [p for p in (*self.session.earlier, *self.session.prompts()) if isinstance(p, Click)]
-        points = [mrml.worldFromIndex(self.session.grid.to_index(c.point), self._volumeNode) for c in clicks]
+        clicks = [prompt for prompt in self._annotation.prompts() if isinstance(prompt, Click)]
+        places = [self.session.grid.to_index(click.point) for click in clicks]
+        points = [mrml.worldFromIndex(place, self._annotation.volumeNode) for place in places]
         self._clicks.show([(point, click.positive) for point, click in zip(points, clicks, strict=True)])
