@@ -103,7 +103,7 @@ class Corrections:
         """Go where another outline helps most."""
         suggestion = self.logic.nextSlice()
         self._suggestion = None if isinstance(suggestion, str) else suggestion
-        self._say(suggestion if isinstance(suggestion, str) else suggestion.reason)
+        self._say(suggestion if isinstance(suggestion, str) else words.suggested(suggestion))
 
     def onConfirm(self):
         """The slice that was asked for is right as it is."""

@@ -8,25 +8,29 @@ from RefSegSlicerLib import mrml
 IN_PLANE = 1e-3
 # A view turned by less than this looks along an axis of the image: across 60 voxels it drifts by one.
 STRAIGHT = np.cos(np.radians(1.0))
+SAME = 1 - 1e-9
 
 
 def drawnIn(scene, points, volumeNode):
     """(axis, normal) of the slice view in which points (world RAS) were placed.
 
     axis: the array axis (0, 1, 2 for k, j, i) along which that view looks. normal: of a view that cuts the volume
-    obliquely, its unit normal in world RAS; then axis is None. Both are None if no view, or views of several
-    directions, show all these points.
+    obliquely, its unit normal in world RAS; then axis is None. Where several views show all these points, it is the one
+    under the mouse. Both are None if nobody knows.
     """
-    found = {}
+    found = []
     for view in _views(scene):
         origin, normal = _plane(view)
         if (np.abs((np.reshape(points, (-1, 3)) - origin) @ normal) < IN_PLANE).all():
-            axis = _axis(normal, volumeNode)
-            found[axis if axis is not None else tuple(np.round(normal, 6))] = (
-                axis,
-                None if axis is not None else normal,
-            )
-    return found.popitem()[1] if len(found) == 1 else (None, None)
+            found.append((view, normal))
+    if any(np.abs(normal @ other) < SAME for _, normal in found for _, other in found):
+        crosshair = scene.GetFirstNodeByClass("vtkMRMLCrosshairNode")
+        mouse = None if crosshair is None else crosshair.GetCursorPositionXYZ([0.0] * 3)
+        found = [(view, normal) for view, normal in found if view is mouse]
+    if not found:
+        return None, None
+    axis = _axis(found[0][1], volumeNode)
+    return axis, found[0][1] if axis is None else None
 
 
 def jumpTo(scene, point, axis, volumeNode):

@@ -37,6 +37,12 @@ def limits(name, plane, proposed):
     ).format(name=name, plane=plane, first=proposed[1], last=proposed[2])
 
 
+def suggested(suggestion):
+    """Why a slice is asked for, and what to do there."""
+    todo = _("Draw the border there, or paint; press Slice is right if it is.")
+    return f"{suggestion.reason} {todo}"
+
+
 def edits(count):
     """How many painted slices have entered the session."""
     if count == 1:
@@ -68,7 +74,10 @@ def tool(name, locked):
             "Click a few points on the border of the structure; a double click closes the curve. Its inside is the "
             "outline of that slice."
         ),
-        "box": _("Click two opposite corners. The segment lies inside the box."),
+        "box": _(
+            "Click two opposite corners. The segment lies inside the box, which is as deep as it is wide unless its "
+            "corners lie in different slices."
+        ),
     }[name]
 
 
