@@ -164,7 +164,7 @@ def _clicked(
     before = np.array(state.outlines.get(key, seen.shown))
     agreeing = (labels == value) == pins[-1].positive
     nearest = _distance_to(agreeing, pins[-1].voxel, scene.grid.spacing, min(seen.spacing))
-    after = slice_mask(seen.image, seen.probability, clicks, before, (), seen.spacing, nearest)
+    after = slice_mask(seen.image, seen.probability, clicks, before, seen.spacing, nearest)
     return _changed(replace(state, pins=(*kept, *pins)), key, before, after)
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from InteractiveLearningLib.slices import outline_through, slice_mask
+from InteractiveLearningLib.slices import inside_box, inside_lasso, outline_through, slice_mask
 from RefSegLib.errors import BadInput
 from RefSegLib.quality.metrics import dice
 
@@ -56,8 +56,13 @@ def test_every_clicked_pixel_obeys_and_of_contradicting_clicks_the_last():
     assert all(after[at] == sign for at, sign in last.items())
 
 
-def test_what_neighboring_slices_agree_on_stands_in_for_a_mask():
-    np.testing.assert_array_equal(slice_mask(IMAGE, None, [(45, 50, True)], neighbors=[TRUTH, TRUTH]), TRUTH)
+def test_two_clicks_inside_and_outside_find_a_structure_that_touches_an_alike_one():
+    touching = disk(45, 75, 12)
+    image = 100.0 * (TRUTH | touching) + 8 * NOISE
+    after = slice_mask(image, None, [(45, 50, True), (45, 76, False)])
+    assert after[45, 50]
+    assert not after[45, 76]
+    assert dice(after, TRUTH) > 0.8
 
 
 def test_a_model_helps_where_the_image_shows_nothing():
@@ -103,3 +108,55 @@ def test_where_a_slice_shows_none_of_a_structure_that_is_near_a_click_adds_about
     near = slice_mask(IMAGE, None, [(45, 50, True)], nothing, nearest=2.0)
     assert near[45, 50]
     assert 5 <= near.sum() < 100
+
+
+ROUGH = disk(44, 52, 20)
+
+
+def test_a_rough_line_around_a_structure_nobody_has_seen_finds_it():
+    found = inside_lasso(IMAGE, None, ROUGH)
+    assert not (found & ~ROUGH).any()
+    assert dice(found, TRUTH) > 0.95 > dice(ROUGH, TRUTH) + 0.1
+
+
+def test_inside_a_rough_line_a_mask_that_fills_it_fairly_is_kept_and_nothing_outside_of_it():
+    previous = (TRUTH & (ROWS < 52)) | disk(10, 10, 5)
+    np.testing.assert_array_equal(inside_lasso(IMAGE, None, ROUGH, previous), previous & ROUGH)
+
+
+def test_inside_a_rough_line_a_mask_that_hardly_reaches_into_it_is_made_anew():
+    previous = disk(20, 20, 14) | disk(45, 50, 3)
+    assert dice(inside_lasso(IMAGE, None, ROUGH, previous), TRUTH) > 0.95
+
+
+def test_inside_a_rough_line_what_a_model_sees_stands_in_for_a_mask():
+    probability = np.where(TRUTH, 0.9, 0.1).astype(np.float32)
+    np.testing.assert_array_equal(inside_lasso(0 * IMAGE, probability, ROUGH), TRUTH)
+
+
+def test_a_loose_box_around_a_structure_finds_it():
+    box = np.zeros(TRUTH.shape, bool)
+    box[28:63, 33:68] = True
+    found = inside_box(IMAGE, None, box)
+    assert not (found & ~box).any()
+    assert dice(found, TRUTH) > 0.95
+
+
+def test_in_a_box_what_a_model_sees_is_kept():
+    box = np.zeros(TRUTH.shape, bool)
+    box[28:63, 33:68] = True
+    probability = np.where(disk(45, 55, 20), 0.9, 0.1).astype(np.float32)
+    np.testing.assert_array_equal(inside_box(IMAGE, probability, box), disk(45, 55, 20) & box)
+
+
+@pytest.mark.parametrize("inside", [inside_box, inside_lasso])
+def test_lines_and_boxes_of_few_pixels_and_at_the_border_of_the_image_are_no_trouble(inside):
+    for rows, columns in ((slice(0, 1), slice(0, 1)), (slice(0, 2), slice(0, 2)), (slice(0, 90), slice(0, 100))):
+        region = np.zeros(TRUTH.shape, bool)
+        region[rows, columns] = True
+        found = inside(IMAGE, None, region)
+        assert found.any()
+        assert not (found & ~region).any()
+    assert not inside(IMAGE, None, np.zeros(TRUTH.shape, bool)).any()
+    with pytest.raises(BadInput, match="does not fit"):
+        inside(IMAGE, None, np.ones((3, 3), bool))
