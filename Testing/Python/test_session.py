@@ -91,8 +91,9 @@ def test_what_limits_take_from_one_label_goes_to_the_next_likeliest_and_stays_th
     limited = session.labels().array
     assert (limited[inside] == 2).all()
     assert not (limited == 1)[..., 20:].any()
-    session.apply(outline(4, 2))
-    assert (session.labels().array[inside] == 2)[np.nonzero(inside)[0] != 4].all()
+    right = (TRUTH[4] > 0) & (np.arange(TRUTH.shape[2]) > 19)
+    session.apply(Outline.on(OBLIQUE, 0, 4, right, 2))
+    assert (session.labels().array[inside] == 2).all()
     session.undo()
     session.undo()
     assert np.array_equal(session.labels().array, before)
