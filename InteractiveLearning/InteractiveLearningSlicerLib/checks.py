@@ -74,4 +74,27 @@ def checkNeighborsAndUndo(scene, grid=GRID, parent=MOVE):
             logic.endSession()
 
 
-CHECKS = (checkClicksLandOnTheirVoxels, checkNeighborsAndUndo)
+def checkPaintingAndReopening(scene, grid=GRID, parent=MOVE):
+    """Painted slices become outlines by themselves; a session that begins later knows them, and no voxel changes."""
+    volume, segmentation, inside = addCase(scene, grid, parent)
+    logic, drawn = SessionLogic(scene), np.zeros_like(inside)
+    middle = grid.shape[0] // 2
+    drawn[[middle - 1, middle + 1]] = inside[[middle - 1, middle + 1]]
+    with tempfile.TemporaryDirectory() as folder:
+        logic.startSession(volume, segmentation, folder)
+        try:
+            slicer.util.updateSegmentBinaryLabelmapFromArray(drawn.astype(np.uint8), segmentation, "ball", volume)
+            assert logic.takeEdits() == 2
+            mask = mrml.segmentArray(segmentation, "ball", volume)
+            assert (
+                np.array_equal(mask[[middle - 1, middle + 1]], drawn[[middle - 1, middle + 1]]) and mask[middle].any()
+            )
+            logic.endSession()
+            logic.startSession(volume, segmentation, folder)
+            assert np.array_equal(mrml.segmentArray(segmentation, "ball", volume), mask)
+            assert [outline.index for outline in logic.session.earlier] == [middle - 1, middle + 1]
+        finally:
+            logic.endSession()
+
+
+CHECKS = (checkClicksLandOnTheirVoxels, checkNeighborsAndUndo, checkPaintingAndReopening)
