@@ -13,7 +13,11 @@ from scipy import ndimage
 Mask = npt.NDArray[np.bool_]
 
 # Lengths are in finest voxel spacings, evidence in logits, intensities in shares of the image's range. Chosen on
-# validation patients: the shipped hippocampus model, and a heart model of ten patients.
+# validation patients (the shipped hippocampus model, 16; a heart model of ten patients, 12 volumes) on a wide plateau.
+# Of the error (1 - Dice) five clicks of a perfect and an imprecise robot left .86 .90 (hippocampus), .73 .73 (heart);
+# without the ball .86 .90, .84 .88; the ball alone .99 1.01, .88 .89; changes at any depth .90 .94, .74 .73, and 7 % of
+# the clicks harm; any intensity .86 .92, .70 .70, but .69 instead of .63 after ten. Distances along the image's edges
+# gained nothing. A click that corrects the whole error it lies in, by oracle, leaves .54 and .22.
 # A voxel that was pointed at ends up this sure.
 SURE = 2.0
 # No click says more than this: what the model is certain of falls to nothing but the ball around the click.
@@ -27,7 +31,7 @@ BALL, TREMBLE = 1.0, 1.0
 # The deepest error that a click is taken to be in the middle of.
 DEEPEST = 12.0
 # How alike voxels are that a click speaks for, and those in its ball.
-LIKE, LIKE_IN_BALL = 0.2, 0.5
+LIKE, LIKE_IN_BALL = 0.4, 0.6
 # The image is smoothed so much (voxels) before voxels are compared.
 SMOOTHING = 1.0
 
