@@ -5,6 +5,7 @@ A function of the scene, the state and the displayed labels alone, so that a log
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,11 +14,11 @@ from RefSegLib.errors import BadInput
 from RefSegLib.volume.grid import Grid
 from skimage.draw import polygon2mask
 
-from InteractiveLearningLib import slices
 from InteractiveLearningLib.frames import mask_on, sample_slice, view_of
 from InteractiveLearningLib.prompts import Box, Click, Lasso, Limits, ObliqueOutline, Outline, Prompt, Scribble
 from InteractiveLearningLib.scene import LabelState, Mask, Pin, Scene, SliceKey, Voxel, on_slice
-from InteractiveLearningLib.slices import slice_mask
+from InteractiveLearningLib.slices import inside_box, inside_lasso, slice_mask
+from InteractiveLearningLib.strokes import Stroke
 
 # Two oblique views that differ by less than this (degrees) are one.
 SAME_VIEW = 0.5
@@ -49,8 +50,16 @@ def said(scene: Scene, value: int, state: LabelState, prompt: Prompt, labels: np
         return _lassoed(scene, value, state, axis, prompt, labels)
     points = (prompt.point,) if isinstance(prompt, Click) else prompt.points
     pins = [_pin(scene.grid, state, axis, point, prompt) for point in points]
+    begun = scene.probabilities is not None or bool(state.outlines)
     for key in dict.fromkeys(pin.slice for pin in pins):
-        state = _clicked(scene, value, state, key, [p for p in pins if p.slice == key], labels)
+        if not begun or key in state.outlines:
+            state = _clicked(scene, value, state, key, [p for p in pins if p.slice == key], labels)
+    rest = [pin for pin in pins if pin.slice not in state.outlines]
+    if begun and rest:
+        voxels = {pin.voxel for pin in rest}
+        stroke = Stroke(np.array([pin.voxel for pin in rest]), prompt.positive)
+        kept = tuple(pin for pin in state.pins if pin.voxel not in voxels)
+        state = replace(state, pins=(*kept, *rest), strokes=(*state.strokes, stroke))
     return state
 
 
@@ -84,7 +93,18 @@ def _outlined(scene: Scene, state: LabelState, key: SliceKey, mask: Mask) -> Lab
     pins = tuple(p for p in state.pins if _index_on(scene.grid, state, key[0], p.voxel) != key[1])
     changes = {k: v for k, v in state.changes.items() if k != key}
     outlines = {k: v for k, v in state.outlines.items() if k != key} | {key: mask}
-    return replace(state, outlines=outlines, changes=changes, pins=pins)
+    strokes = _strokes_without(state, lambda voxel: _index_on(scene.grid, state, key[0], voxel) == key[1])
+    return replace(state, outlines=outlines, changes=changes, pins=pins, strokes=strokes)
+
+
+def _strokes_without(state: LabelState, gone: Callable[[Voxel], bool]) -> tuple[Stroke, ...]:
+    """The strokes less the voxels that speak no longer."""
+    left = []
+    for stroke in state.strokes:
+        voxels = np.array([v for v in stroke.voxels if not gone(tuple(v))], int).reshape(-1, 3)
+        if len(voxels):
+            left.append(Stroke(voxels, stroke.positive))
+    return tuple(left)
 
 
 def _index_on(grid: Grid, state: LabelState, axis: int, voxel: Voxel) -> int:
@@ -184,18 +204,20 @@ def _lassoed(scene: Scene, value: int, state: LabelState, axis: int, prompt: Las
     enclosed = polygon2mask(seen.image.shape, [_pixel(grid, state, axis, place) for place in places])
     before = np.array(state.outlines.get(key, seen.shown))
     if prompt.positive:
-        after = slices.inside_lasso(seen.image, seen.probability, enclosed, before, seen.spacing)
+        after = inside_lasso(seen.image, seen.probability, enclosed, before, seen.spacing)
     else:
         after = before & ~enclosed
-    # Clicks of the other sign that the lasso speaks against hold no longer.
-    kept = []
-    for pin in state.pins:
-        if _index_on(grid, state, axis, pin.voxel) == index:
-            row, column = (round(v) for v in _pixel(grid, state, axis, pin.voxel))
-            if bool(enclosed[row, column]) != prompt.positive and pin.positive:
-                continue
-        kept.append(pin)
-    return _changed(replace(state, pins=tuple(kept)), key, before, after)
+
+    def gone(voxel: Voxel) -> bool:
+        """What was pointed at as part of the structure and lies where the lasso says it is not."""
+        if _index_on(grid, state, axis, voxel) != index:
+            return False
+        row, column = (round(v) for v in _pixel(grid, state, axis, voxel))
+        return bool(enclosed[row, column]) != prompt.positive
+
+    pins = tuple(pin for pin in state.pins if not (pin.positive and gone(pin.voxel)))
+    strokes = tuple(s for s in state.strokes if not (s.positive and any(gone(tuple(v)) for v in s.voxels)))
+    return _changed(replace(state, pins=pins, strokes=strokes), key, before, after)
 
 
 def _boxed(scene: Scene, value: int, state: LabelState, prompt: Box, labels: npt.NDArray) -> LabelState:
@@ -214,7 +236,7 @@ def _boxed(scene: Scene, value: int, state: LabelState, prompt: Box, labels: npt
     seen = _slice(scene, value, state, key, labels)
     rectangle = np.zeros(seen.shown.shape, bool)
     rectangle[tuple(s for a, s in enumerate(inside) if a != axis)] = True
-    found = slices.inside_box(seen.image, seen.probability, rectangle, seen.spacing)
+    found = inside_box(seen.image, seen.probability, rectangle, seen.spacing)
     return _changed(state, key, seen.shown, found)
 
 

@@ -16,6 +16,7 @@ from InteractiveLearningLib.frames import frame_box, sample_slice, voxels_on
 from InteractiveLearningLib.propagation import FlowCache, fuse, propagate
 from InteractiveLearningLib.propagation.propagate import FARTHEST, MARGIN, RASTER, ProxyMask
 from InteractiveLearningLib.scene import LabelResult, LabelState, Mask, Region, Scene, SliceKey, on_slice
+from InteractiveLearningLib.strokes import Stroke, corrected
 
 # A model's own opinion is worth this share of its margin when somebody learns from it; what clicks changed, more.
 MODEL_TRUST = 0.5
@@ -89,6 +90,11 @@ def mask_of(scene: Scene, value: int, state: LabelState, cache: FlowCache) -> La
         else proxy.confidence.copy()
     )
     probability, touched = work.with_changes(probability)
+    if state.strokes:
+        origin = np.array([s.start for s in region])
+        strokes = [Stroke(stroke.voxels - origin, stroke.positive) for stroke in state.strokes]
+        probability, turned = corrected(probability, work.image, work.grid.spacing, strokes)
+        touched = np.maximum(touched, turned)
     confidence = np.maximum(confidence, np.float32(CLICK_TRUST) * touched)
     mask = probability > 0.5
     _cut(mask, confidence, state, region)

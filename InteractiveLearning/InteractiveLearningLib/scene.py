@@ -11,6 +11,7 @@ from RefSegLib.volume.grid import Grid
 from scipy import ndimage
 
 from InteractiveLearningLib.prompts import ObliqueOutline
+from InteractiveLearningLib.strokes import Stroke
 
 Mask = npt.NDArray[np.bool_]
 Voxel = tuple[int, int, int]
@@ -74,6 +75,9 @@ class Pin:
 class LabelState:
     """All that was said about one label. Masks in `outlines` and `changes` (added, removed) are never written to.
 
+    pins: voxels that were pointed at. strokes: clicks and scribbles that say something of the voxels around them, too;
+    changes: what clicks on a structure nobody knows yet, lassos and boxes did to single slices.
+
     Slices are (axis, index). Axis 3 + n is the first axis of frames[n]: the slices of an oblique view. `drawn` has the
     outlines of oblique slices on the planes they were drawn on.
     """
@@ -85,6 +89,7 @@ class LabelState:
     box: tuple[Voxel, Voxel] | None = None
     frames: tuple[Grid, ...] = ()
     drawn: Mapping[SliceKey, ObliqueOutline] = field(default_factory=dict)
+    strokes: tuple[Stroke, ...] = ()
 
     @property
     def said(self) -> bool:
