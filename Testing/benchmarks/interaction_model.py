@@ -35,7 +35,7 @@ def spec() -> SegmenterSpec:
     """Slice by slice, with the whole chest in sight.
 
     On the validation patients below, after as long: this .71, 112 pixels of 2 mm .69, three dimensions (8 x 128 x 128)
-    below .55.
+    .49 when it was stopped after 54 of 130 epochs.
     """
     return SegmenterSpec(
         name="heart-of-ten",

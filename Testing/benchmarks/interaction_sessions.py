@@ -2,7 +2,9 @@
 
 model: the shipped hippocampus model and a heart model of ten patients are corrected. new: a structure no model knows.
 An interaction is a click, the limits of all labels, or the outlines of all labels in a slice. Slices are asked for by
-the session (guided), evenly placed (a session of its own for every number of slices), or drawn by lot (random).
+the session (guided), evenly placed (a session of its own for every number of slices), or drawn by lot (random). With a
+model no limits are marked, the session chooses the plane of all three, and even and random slices lie between the
+limits it proposes from the model; a new structure is outlined along the set's axis, between marked limits.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from interaction_data import OUT, SETS, STRUCTURES, cases, ends, load, places
 from interaction_model import found_by, heart_model
+from InteractiveLearningLib.advice import plane_name
 from InteractiveLearningLib.annotator import Annotator, annotate
 from InteractiveLearningLib.prompts import Outline
 from InteractiveLearningLib.session import Session
@@ -53,7 +56,7 @@ def run(task: dict) -> list[dict]:
     if task["part"] == "model":
         found = found_by(engine(folder), volume)
         present = [label for label in SETS[folder].segments if (labels.array == label.value).any()]
-        return [{"structure": folder} | _played(volume, labels, SETS[folder].segments, present, found, axis, *how)]
+        return [{"structure": folder} | _played(volume, labels, SETS[folder].segments, present, found, None, *how)]
     for structure in (s for s in STRUCTURES if s in SETS[folder].structures):
         truth = np.isin(labels.array, SETS[folder].structures[structure])
         if truth.any():
@@ -79,7 +82,7 @@ def _played(
     labels: Sequence[Label],
     present: Sequence[Label],
     found: npt.NDArray[np.float32] | None,
-    axis: int,
+    axis: int | None,
     kind: str,
     imprecise: bool,
     seed: int,
@@ -95,35 +98,39 @@ def _played(
     curve: dict[int, float] = {}
     drawn: dict[int, int] = {}
     values = [label.value for label in present]
+    marked = kind != "clicks" and axis is not None  # the limits, as the first interaction
     numbers = STEPS if found is not None else range(1, budget + 1)
     for number in numbers if kind == "even" else (budget,):
         with tempfile.TemporaryDirectory() as place, Session.create(place, volume, labels, found) as session:
             _timed(session, seconds)
             if kind in ("clicks", "guided"):
-                prompts, count = ("clicks", number) if kind == "clicks" else ("slices", number - 1)  # after the limits
-                run = annotate(truth, session, count, prompts=prompts, imprecise=imprecise, seed=seed, axis=axis)
-                scores = run.mean
+                prompts = "clicks" if kind == "clicks" else "slices"
+                hand = {"imprecise": imprecise, "seed": seed, "axis": axis, "limits": marked}
+                scores = annotate(truth, session, number - marked, prompts=prompts, **hand).mean
             else:
                 robot = Annotator(truth, imprecise, seed)
-                scores = _placed(session, robot, values, axis, kind, number - 1, seed)
+                scores = _placed(session, robot, values, axis, kind, number - marked, seed)
             pixels = [_border(prompt.mask) for prompt in session.prompts() if isinstance(prompt, Outline)]
         # Slices placed for this number say nothing about fewer.
-        for n in (0, 1, len(scores) - 1) if kind == "even" else range(len(scores)):
-            curve[n], drawn[n] = scores[n], sum(pixels[: max(n - 1, 0) * len(values)])
+        measured = (0, *([1] if marked else []), len(scores) - 1) if kind == "even" else range(len(scores))
+        for n in measured:
+            curve[n], drawn[n] = scores[n], sum(pixels[: max(n - marked, 0) * len(values)])
     last = max(curve)
+    along = session.handiest_axis() if axis is None else axis
     return {
         "dice": [curve.get(n) for n in range(last + 1)],
         "drawn": [drawn.get(n) for n in range(last + 1)],
-        "whole": _whole(truth, values, axis),
-        "slices": _extent(truth, axis),
+        "whole": _whole(truth, values, along),
+        "slices": _extent(truth, along),
+        "plane": plane_name(volume.grid, along),
         "seconds": seconds,
     }
 
 
 def _placed(
-    session: Session, robot: Annotator, labels: list[int], axis: int, kind: str, count: int, seed: int
+    session: Session, robot: Annotator, labels: list[int], axis: int | None, kind: str, count: int, seed: int
 ) -> list[float]:
-    """Dice before, after the limits, and after each of `count` slices, even or by lot."""
+    """Dice before and after each of `count` slices, even or by lot; without a model after the limits, too."""
     truth = robot.truth
 
     def score() -> float:
@@ -131,16 +138,20 @@ def _placed(
         return float(np.mean([dice(shown == label, truth.array == label) for label in labels]))
 
     scores = [score()]
-    for label in labels:
-        session.apply(robot.limits(label, axis))
-    scores.append(score())
-    low, high = ends(truth.array > 0, axis)
+    if axis is None:
+        axis = session.handiest_axis()
+        proposed = [session.propose_limits(label, axis) for label in labels]
+        spans = [limits.indices(session.grid) for limits in proposed if limits is not None]
+        low, high = min(s[0] for s in spans), max(s[1] for s in spans)
+    else:
+        session.apply([robot.limits(label, axis) for label in labels])
+        scores.append(score())
+        low, high = ends(truth.array > 0, axis)
     chosen = places(low, high, count) if kind == "even" and count else []
     if kind == "random":
         chosen = np.random.default_rng(seed).permutation(np.arange(low, high + 1))[:count].tolist()
     for index in chosen:
-        for label in labels:
-            session.apply(robot.outline(label, axis, index))
+        session.apply([robot.outline(label, axis, index) for label in labels])
         scores.append(score())
     return scores
 
