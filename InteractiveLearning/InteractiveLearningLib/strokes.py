@@ -24,6 +24,9 @@ SURE = 2.0
 STRONGEST = 4.0
 # What is said reaches this far, and this much farther for every step between the click and the border.
 REACH, REACH_PER_DEPTH, FARTHEST = 4.0, 1.0, 10.0
+# Of a small structure no more than this share of its radius (that of a ball of the same volume), or one click would
+# turn a side of it.
+SHARE_OF_RADIUS = 0.6
 # Nothing deeper than this many times the click's depth changes: errors are shells along a border.
 SHELL = 1.25
 # Whoever clicks into the middle of an error means a ball that reaches to the border, less what a hand trembles.
@@ -62,12 +65,14 @@ def corrected(
         raise BadInput(f"Probabilities of {probability.shape} voxels do not fit an image of {image.shape}.")
     after = np.array(probability, np.float32)
     low, high = _range(image)
+    radius = np.cbrt(0.75 / np.pi * np.count_nonzero(probability > 0.5) * np.prod(np.asarray(spacing) / min(spacing)))
+    farthest = min(FARTHEST, SHARE_OF_RADIUS * radius) if radius else FARTHEST
     unit = np.asarray(spacing, float) / min(spacing)
     for stroke in strokes:
         voxels = np.asarray(stroke.voxels, int).reshape(-1, 3)
         if not len(voxels) or (voxels < 0).any() or (voxels >= image.shape).any():
             raise BadInput("A click lies outside the image; click inside of it.")
-        _say(after, image, (low, high), unit, voxels, stroke.positive)
+        _say(after, image, (low, high), unit, voxels, stroke.positive, farthest)
     return after, (after > 0.5) != (probability > 0.5)
 
 
@@ -85,10 +90,11 @@ def _say(
     unit: npt.NDArray,
     voxels: npt.NDArray,
     positive: bool,
+    farthest: float,
 ) -> None:
-    """Write what one stroke says into `probability`."""
+    """Write what one stroke says into `probability`; it reaches no farther than `farthest`."""
     depth = _depth(probability, unit, voxels, positive)
-    reach = min(REACH + REACH_PER_DEPTH * depth, FARTHEST)
+    reach = min(REACH + REACH_PER_DEPTH * depth, max(farthest, depth))
     ball = max(BALL * depth - TREMBLE, 0.0)
     margin = np.ceil((ball + 2 * reach) / unit).astype(int)
     lower = np.maximum(voxels.min(axis=0) - margin, 0)
