@@ -24,8 +24,9 @@ SURE = 2.0
 STRONGEST = 4.0
 # What is said reaches this far, and this much farther for every step between the click and the border.
 REACH, REACH_PER_DEPTH, FARTHEST = 4.0, 1.0, 10.0
-# Of a small structure no more than this share of its radius (that of a ball of the same volume), or one click would
-# turn a side of it.
+# Of a small structure no more than this share of its radius (that of a ball of the same volume) or 1.5 times the depth:
+# one click turned a whole side of a ball of 8 voxels. Harmful clicks of an imprecise hand fell from 3.6 to 1.4 %
+# (hippocampus), with Dice .907 instead of .909 after ten clicks of a perfect one.
 SHARE_OF_RADIUS = 0.6
 # Nothing deeper than this many times the click's depth changes: errors are shells along a border.
 SHELL = 1.25
@@ -94,7 +95,7 @@ def _say(
 ) -> None:
     """Write what one stroke says into `probability`; it reaches no farther than `farthest`."""
     depth = _depth(probability, unit, voxels, positive)
-    reach = min(REACH + REACH_PER_DEPTH * depth, max(farthest, depth))
+    reach = min(REACH + REACH_PER_DEPTH * depth, max(farthest, 1.5 * depth))
     ball = max(BALL * depth - TREMBLE, 0.0)
     margin = np.ceil((ball + 2 * reach) / unit).astype(int)
     lower = np.maximum(voxels.min(axis=0) - margin, 0)
