@@ -34,8 +34,7 @@ from InteractiveLearningLib.session import Session
 from InteractiveLearningLib.verdicts import Verdict, VerdictLog
 
 MODEL = "hippocampus"
-CORONAL = 1  # array axis along which a hippocampus is longest
-OUTLINES = 3  # slices drawn per label; from three on the proxy mask's Dice is estimated
+OUTLINES = 4  # slices drawn, all labels in each; from three on the proxy mask's Dice is estimated
 CLICKS = 2
 LEARN_SECONDS = 75.0
 
@@ -52,6 +51,7 @@ class Case:
     version: str
     interactions: list[dict[str, Any]] = field(default_factory=list)
     residual: npt.NDArray[np.float32] | None = None
+    axis: int = 0
     asked: list[int] = field(default_factory=list)
     annotated: npt.NDArray[np.uint8] | None = None
     estimated: dict[str, float | None] = field(default_factory=dict)
@@ -144,33 +144,33 @@ class Loop:
         return case
 
     def _annotate(self, case: Case, session: Session, labels: Sequence[Label], progress: Progress) -> None:
-        """The robot: clicks where the mask is most wrong, marks the ends, outlines the slices it is sent to."""
+        """The robot: clicks where the mask is most wrong, outlines the slices it is sent to."""
         robot = Annotator(LabelMap(case.truth, session.grid))
         values = [label.value for label in labels]
 
-        def say(prompt: Prompt, why: str) -> None:
-            session.apply(prompt)
-            entry = {"what": name_of(prompt, session.structures[prompt.label].name), "why": why}
-            case.interactions.append(entry | {"dice": scores(session.labels().array, case.truth)})
-            progress(len(case.interactions) / (CLICKS + (1 + OUTLINES) * len(labels)), case.name)
+        def say(prompts: Sequence[Prompt], what: str, why: str) -> None:
+            session.apply(prompts)
+            dice = scores(session.labels().array, case.truth)
+            case.interactions.append({"what": what, "why": why, "dice": dice})
+            progress(len(case.interactions) / (1 + CLICKS + OUTLINES), case.name)
 
         case.interactions.append({"what": "model", "why": "", "dice": scores(case.found, case.truth)})
         for _ in range(CLICKS):
             click = robot.click(session.labels().array, values)
             if click is not None:
-                say(click, "in the middle of the largest error")
+                what = name_of(click, session.structures[click.label].name)
+                say([click], what, "in the middle of the largest error")
+        case.axis = session.handiest_axis()
+        for _ in range(OUTLINES):
+            suspect = None if case.region.reflection is None else case.region.reflection.suspect
+            suggestion = session.suggest(axis=case.axis, suspect=suspect)
+            if isinstance(suggestion, str):
+                break
+            case.residual = suggestion.residual if case.residual is None else case.residual
+            case.asked.append(suggestion.index)
+            drawn = [robot.outline(value, case.axis, suggestion.index) for value in values]
+            say(drawn, f"outlines of slice {suggestion.index}", suggestion.reason)
         for label in labels:
-            if (ends := robot.limits(label.value, CORONAL)) is not None:
-                say(ends, "first and last slice")
-        for label in labels:
-            for _ in range(OUTLINES):
-                suspect = None if case.region.reflection is None else case.region.reflection.suspect
-                suggestion = session.suggest(label.value, CORONAL, suspect)
-                if isinstance(suggestion, str):
-                    break
-                case.residual = suggestion.residual if case.residual is None else case.residual
-                case.asked.append(suggestion.index)
-                say(robot.outline(label.value, CORONAL, suggestion.index), suggestion.reason)
             case.estimated[label.name] = session.result(label.value).estimated_dice
 
     def _learn(self, case: Case, progress: Progress) -> list[Verdict]:

@@ -130,8 +130,8 @@ def _case(page: Page, case: Case) -> None:
     page.picture(pictures.lines(series, "interactions", "Dice"), "Dice after every interaction.")
     if case.residual is not None:
         page.picture(
-            pictures.heat(case.image, case.residual, center, {1: case.asked}, "model against proxy mask"),
-            "Residual map, and the coronal slices it asked for (dashed).",
+            pictures.heat(case.image, case.residual, center, {case.axis: case.asked}, "model against proxy mask"),
+            "Residual map, and the slices it asked for (dashed).",
         )
     shown = ", ".join(f"{name} {value:.2f}" for name, value in case.estimated.items() if value is not None)
     page.text(f"Dice of the proxy masks as estimated without the truth: {shown or 'not available'}.")
