@@ -50,17 +50,31 @@ def said(scene: Scene, value: int, state: LabelState, prompt: Prompt, labels: np
         return _lassoed(scene, value, state, axis, prompt, labels)
     points = (prompt.point,) if isinstance(prompt, Click) else prompt.points
     pins = [_pin(scene.grid, state, axis, point, prompt) for point in points]
-    begun = scene.probabilities is not None or bool(state.outlines)
     for key in dict.fromkeys(pin.slice for pin in pins):
-        if not begun or key in state.outlines:
-            state = _clicked(scene, value, state, key, [p for p in pins if p.slice == key], labels)
-    rest = [pin for pin in pins if pin.slice not in state.outlines]
-    if begun and rest:
-        voxels = {pin.voxel for pin in rest}
-        stroke = Stroke(np.array([pin.voxel for pin in rest]), prompt.positive)
-        kept = tuple(pin for pin in state.pins if pin.voxel not in voxels)
-        state = replace(state, pins=(*kept, *rest), strokes=(*state.strokes, stroke))
+        here = [pin for pin in pins if pin.slice == key]
+        if _corrects(scene, value, state, key, prompt.positive, labels):
+            state = _stroked(state, here, prompt.positive)
+        else:
+            state = _clicked(scene, value, state, key, here, labels)
     return state
+
+
+def _corrects(scene: Scene, value: int, state: LabelState, key: SliceKey, positive: bool, labels: npt.NDArray) -> bool:
+    """Whether a click in a slice corrects the mask around it in 3D, rather than making or editing that slice's own."""
+    if key in state.outlines:
+        return False
+    if scene.probabilities is not None or state.outlines:
+        return True
+    if not state.changes or key in state.changes:
+        return False
+    return not positive or bool(_slice(scene, value, state, key, labels).shown.any())
+
+
+def _stroked(state: LabelState, pins: list[Pin], positive: bool) -> LabelState:
+    voxels = {pin.voxel for pin in pins}
+    kept = tuple(pin for pin in state.pins if pin.voxel not in voxels)
+    stroke = Stroke(np.array([pin.voxel for pin in pins]), positive)
+    return replace(state, pins=(*kept, *pins), strokes=(*state.strokes, stroke))
 
 
 def main_axis(grid: Grid, state: LabelState) -> int:
