@@ -53,8 +53,8 @@ def edits(count):
 def estimate(dice):
     """An estimate of the mask (0..1), or None."""
     if dice is None:
-        return _("Not known yet: outline two slices or more.")
-    return _("Estimated Dice from the outlined slices: {dice:.2f} (leave one out, pessimistic)").format(dice=dice)
+        return _("Not known yet: outline three slices or more.")
+    return _("Estimated Dice from the outlined slices: {dice:.2f} (each predicted from the others)").format(dice=dice)
 
 
 def tool(name, locked):
