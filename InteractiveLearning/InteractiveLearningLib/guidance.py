@@ -174,14 +174,12 @@ def _halved(
     if known and gap < NARROW:
         return "Nothing more is worth asking: the slices between the outlined ones follow from them."
     index, room = round((low + high) / 2), (high - low + 1) // 4
-    if not known:
-        return index, f"{name} {index} is the middle of the structure.", gap
-    part = f"the widest part without an outline ({high - low + 1} slices)"
+    part = f"the widest part without an outline ({high - low + 1} slices)" if known else "the middle of the structure"
     near = profile.suspected[index - room : index + room + 1]
     if near.any():
         index += int(near.argmax()) - room
         return index, f"{name} {index} lies in {part}, where reflection doubts the mask most.", gap
-    return index, f"{name} {index} is the middle of {part}.", gap
+    return index, f"{name} {index} is {'the middle of ' if known else ''}{part}.", gap
 
 
 def _gaps(first: int, last: int, known: Sequence[int]) -> list[tuple[int, int]]:

@@ -36,7 +36,12 @@ class Corrections:
         """A session has begun: see beginning.Begun."""
         planes = [_("{plane} slices").format(plane=plane) for plane, _count in self.logic.planes()]
         names = [self.logic.segmentName(identifier) for identifier in self.logic.segmentIds()]
-        for selector, texts in ((self.ui.axisSelector, planes), (self.ui.segmentSelector, names)):
+        offered = [_("best plane"), *planes]
+        for selector, texts in (
+            (self.ui.axisSelector, planes),
+            (self.ui.planeSelector, offered),
+            (self.ui.segmentSelector, names),
+        ):
             selector.blockSignals(True)
             selector.clear()
             selector.addItems(texts)
@@ -100,8 +105,9 @@ class Corrections:
         self.logic.setLocked(self.logic.activeSegment, locked)
 
     def onNext(self):
-        """Go where another outline helps most."""
-        suggestion = self.logic.nextSlice()
+        """Go where another outline helps most, in the chosen plane or in the best."""
+        plane = self.ui.planeSelector.currentIndex
+        suggestion = self.logic.nextSlice(plane - 1 if plane > 0 else None)
         self._suggestion = None if isinstance(suggestion, str) else suggestion
         self._say(suggestion if isinstance(suggestion, str) else words.suggested(suggestion))
 

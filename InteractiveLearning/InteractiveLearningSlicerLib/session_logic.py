@@ -12,6 +12,7 @@ import numpy as np
 from RefSegLib.errors import BadInput, RefSegError
 from RefSegLib.jobs import Signal
 from RefSegSlicerLib import mrml
+from RefSegSlicerLib.doubt import doubtArray
 
 from InteractiveLearningSlicerLib import accepting, masking, shapes, views
 from InteractiveLearningSlicerLib.annotation import Annotation
@@ -174,10 +175,11 @@ class SessionLogic:
         self._annotation.redo()
         self._show()
 
-    def nextSlice(self):
-        """Where to look next: jumps there and returns the Suggestion, or a sentence if nowhere."""
+    def nextSlice(self, axis=None):
+        """Where to look next, along an axis or the best one: jumps there and returns the Suggestion, or a sentence if
+        nowhere. What reflection doubted of the image counts, too."""
         self._ready()
-        suggestion = self.session.suggest(self.activeLabel)
+        suggestion = self.session.suggest(self.activeLabel, axis, doubtArray(self._annotation.volumeNode))
         if not isinstance(suggestion, str):
             self.showSlice(suggestion.axis, suggestion.index)
         return suggestion

@@ -23,6 +23,15 @@ def doubtNode(volumeNode):
     return next((node for node in volumes if node.GetNodeReferenceID(IMAGE) == volumeNode.GetID()), None)
 
 
+def doubtArray(volumeNode):
+    """The map of an image as an array (k, j, i) in 0..1 on its voxels; None if there is none that fits."""
+    node = doubtNode(volumeNode)
+    if node is None or node.GetImageData() is None:
+        return None
+    array = slicer.util.arrayFromVolume(node)
+    return array if array.shape == volumeNode.GetImageData().GetDimensions()[::-1] else None
+
+
 def writeDoubt(suspect, volumeNode):
     """Write a map (Volume with the voxels of `volumeNode`, 0..1) into the image's node for it, made if need be.
 

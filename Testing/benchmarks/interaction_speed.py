@@ -125,8 +125,14 @@ def memory() -> dict:
         with session:
             for said in json.loads((OUT / "head-prompts.json").read_text()):
                 session.apply(from_dict(said))
+            mask = session.labels().array
+        start = time.perf_counter()
+        with Session.open(place) as again:
+            opened = time.perf_counter() - start
+            if not np.array_equal(again.labels().array, mask):
+                raise RuntimeError("The session came back with another mask.")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"seconds": {"beginning the session": [begun]}, "memory_mb": peak}
+    return {"seconds": {"beginning the session": [begun], "opening it again": [opened]}, "memory_mb": peak}
 
 
 def head() -> dict:
