@@ -159,14 +159,16 @@ class ModelStore:
 
         Raises BadInput for a file that is no intact export, see read_archive.
         """
-        manifest, parts = read_archive(Path(file))
-        if manifest.name in _shipped():
-            self._model(manifest.name)
-        about = {key: getattr(manifest, key) for key in _ABOUT}
-        version = self._write(manifest.name, parts, about)
+        version = self.take(*read_archive(Path(file)))
         if self.versions(version.name) == [version.version]:
             self.activate(version.name, version.version)
         return version
+
+    def take(self, manifest: Manifest, parts: dict[str, bytes]) -> ModelVersion:
+        """Write a version that was made elsewhere, its files checked, as the next one of its model. Not active."""
+        if manifest.name in _shipped():
+            self._model(manifest.name)
+        return self._write(manifest.name, parts, {key: getattr(manifest, key) for key in _ABOUT})
 
     # -- folders
 

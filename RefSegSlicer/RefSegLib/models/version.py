@@ -93,7 +93,7 @@ def verified(folder: Path, name: str, version: str) -> Manifest:
         text = (folder / MANIFEST).read_bytes()
         if not _matches(text, (folder / DIGEST).read_bytes()):
             raise RefSegError(f"The file {MANIFEST} has been changed or damaged. {remedy}")
-        manifest = _parse(text, folder)
+        manifest = parse(text, folder)
         if (manifest.name, manifest.version) != (name, version):
             raise RefSegError(f"{MANIFEST} belongs to '{manifest.name}' version {manifest.version}. {remedy}")
         extra = {p.name for p in folder.iterdir()} - {MANIFEST, DIGEST, *manifest.files}
@@ -133,7 +133,13 @@ def read_archive(file: Path) -> tuple[Manifest, dict[str, bytes]]:
     text = parts.pop(MANIFEST)
     if not _matches(text, parts.pop(DIGEST)):
         raise BadInput(f"{MANIFEST} in '{file}' has been changed or damaged; export the model again.")
-    manifest = _parse(text, file)
+    manifest = parse(text, file)
+    check_parts(manifest, parts, file)
+    return manifest, parts
+
+
+def check_parts(manifest: Manifest, parts: Mapping[str, bytes], file: Path) -> None:
+    """Raise BadInput, naming the file they came in, unless these are the files of the manifest and hold weights."""
     if manifest.files.keys() != parts.keys():
         raise BadInput(f"'{file}' does not hold the files that its {MANIFEST} lists; export the model again.")
     for name, content in parts.items():
@@ -144,14 +150,14 @@ def read_archive(file: Path) -> tuple[Manifest, dict[str, bytes]]:
                 load(content)
         except SafetensorError as error:
             raise BadInput(f"{name} in '{file}' holds no weights ({error}).") from error
-    return manifest, parts
 
 
 def _matches(text: bytes, digest: bytes) -> bool:
     return hashlib.sha256(text).hexdigest().encode() == digest.strip()
 
 
-def _parse(text: bytes, where: Path) -> Manifest:
+def parse(text: bytes, where: Path) -> Manifest:
+    """The manifest that is written there. Raises BadInput if this RefSeg does not understand it."""
     try:
         return Manifest.model_validate_json(text)
     except ValidationError as error:

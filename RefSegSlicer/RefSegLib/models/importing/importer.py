@@ -34,6 +34,8 @@ def kind_of(path: Path) -> Kind:
         )
     if path.suffix == ".onnx":
         raise BadInput(f"'{path}' is ONNX, which cannot be imported. Export the network as TorchScript (torch.jit).")
+    if path.suffix == ".refsegpkg":
+        raise BadInput(f"'{path}' is a signed package, whose signature is checked by: refseg models unpack {path}.")
     if not zipfile.is_zipfile(path):
         raise BadInput(f"'{path}' is not a model that can be imported, or it is damaged. It may be {KINDS}.")
     with zipfile.ZipFile(path) as archive:
