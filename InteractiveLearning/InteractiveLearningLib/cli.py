@@ -13,6 +13,11 @@ from RefSegLib.errors import Cancelled, RefSegError
 from RefSegLib.models.store import ModelStore
 from RefSegLib.terminal import console, errors, shown_progress, write_report
 
+from InteractiveLearningLib.service.service_cli import audit, users
+
+app.add_typer(users, name="users")
+app.add_typer(audit, name="audit")
+
 
 @app.command()
 def demo(

@@ -1,0 +1,1 @@
+"""What the engine service stands on: accounts, the audit log, keyed hashes of patients."""
