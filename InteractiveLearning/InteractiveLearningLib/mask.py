@@ -90,8 +90,8 @@ def mask_of(scene: Scene, value: int, state: LabelState, cache: FlowCache) -> La
         else proxy.confidence.copy()
     )
     probability, touched = work.with_changes(probability)
+    origin = np.array([s.start for s in region])
     if state.strokes:
-        origin = np.array([s.start for s in region])
         strokes = [Stroke(stroke.voxels - origin, stroke.positive) for stroke in state.strokes]
         probability, turned = corrected(probability, work.image, work.grid.spacing, strokes)
         touched = np.maximum(touched, turned)
@@ -100,9 +100,8 @@ def mask_of(scene: Scene, value: int, state: LabelState, cache: FlowCache) -> La
     _cut(mask, confidence, state, region)
     for key, drawn in state.outlines.items():
         work.paste(key, drawn, mask, confidence)
-    origin = [s.start for s in region]
     for pin in state.pins:
-        at = tuple(v - o for v, o in zip(pin.voxel, origin, strict=True))
+        at = tuple(pin.voxel - origin)
         mask[at], confidence[at] = pin.positive, 1.0
     estimate, method = (proxy.estimated_dice, proxy.method) if proxy else (None, None)
     return LabelResult(region, mask, probability, confidence.astype(np.float32), estimate, method)

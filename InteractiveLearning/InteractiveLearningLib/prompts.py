@@ -39,6 +39,12 @@ def _direction(values: Any) -> Point | None:
     return tuple(float(v) for v in vector)
 
 
+def _settle_line(prompt: Scribble | Lasso) -> None:
+    """Give a drawn line its points and the normal of its view as they are to be."""
+    object.__setattr__(prompt, "points", tuple(_point(p) for p in prompt.points))
+    object.__setattr__(prompt, "normal", _direction(prompt.normal))
+
+
 @dataclass(frozen=True)
 class Click:
     """This point is (positive) or is not part of the label.
@@ -71,8 +77,7 @@ class Scribble:
     normal: Point | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "points", tuple(_point(p) for p in self.points))
-        object.__setattr__(self, "normal", _direction(self.normal))
+        _settle_line(self)
         if not self.points:
             raise BadInput("A scribble needs at least one point.")
 
@@ -92,8 +97,7 @@ class Lasso:
     normal: Point | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "points", tuple(_point(p) for p in self.points))
-        object.__setattr__(self, "normal", _direction(self.normal))
+        _settle_line(self)
         if len(self.points) < 3:
             raise BadInput("A lasso needs at least three points around what it is to enclose.")
 

@@ -201,8 +201,8 @@ class SessionLogic:
         self._apply(Outline.on(self.session.grid, axis, index, mask, self.activeLabel))
 
     def estimatedDice(self):
-        """What leaving out one outlined slice after another tells of the active segment's mask, 0..1; None if nothing
-        can be told yet."""
+        """Dice to be expected of the active segment's mask, 0..1, from how well each outlined slice is predicted by the
+        others; None if nothing can be told yet."""
         outlined = self.session.state(self.activeLabel).outlines
         return self.session.result(self.activeLabel).estimated_dice if outlined else None
 
