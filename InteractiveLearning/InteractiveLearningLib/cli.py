@@ -13,10 +13,14 @@ from RefSegLib.errors import Cancelled, RefSegError
 from RefSegLib.models.store import ModelStore
 from RefSegLib.terminal import console, errors, shown_progress, write_report
 
+from InteractiveLearningLib.service.serve_cli import serve_command
+from InteractiveLearningLib.replay_cli import replay
 from InteractiveLearningLib.service.service_cli import audit, users
 
 app.add_typer(users, name="users")
 app.add_typer(audit, name="audit")
+app.add_typer(replay, name="replay")
+app.command("serve")(serve_command)
 
 
 @app.command()

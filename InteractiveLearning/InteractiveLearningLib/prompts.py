@@ -7,6 +7,7 @@ travels as its packed bits in base64 and is small (a 256-squared slice: 11 kB be
 from __future__ import annotations
 
 import base64
+import math
 import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -18,6 +19,7 @@ from RefSegLib.errors import BadInput
 from RefSegLib.volume.grid import Grid
 
 Point = tuple[float, float, float]
+MOST_PIXELS = 2**26
 
 
 def _point(values: Any) -> Point:
@@ -234,8 +236,12 @@ def from_dict(values: Mapping[str, Any]) -> Prompt:
         kind = _KINDS[values["kind"]]
         if kind in (Outline, ObliqueOutline):
             shape = tuple(int(n) for n in values["shape"])
-            bits = np.frombuffer(zlib.decompress(base64.b64decode(values["bits"])), np.uint8)
-            mask = np.unpackbits(bits, count=int(np.prod(shape))).reshape(shape).astype(bool)
+            pixels = math.prod(shape)
+            if len(shape) != 2 or min(shape) < 1 or pixels > MOST_PIXELS:
+                raise BadInput(f"A slice of {shape} pixels cannot be outlined.")
+            # Never more than the mask itself: what unpacks to gigabytes may come from anywhere.
+            bits = zlib.decompressobj().decompress(base64.b64decode(values["bits"]), pixels // 8 + 1)
+            mask = np.unpackbits(np.frombuffer(bits, np.uint8), count=pixels).reshape(shape).astype(bool)
             plane = None if values["plane"] is None else Grid.from_dict(values["plane"])
             label = int(values["label"])
             if kind is ObliqueOutline:

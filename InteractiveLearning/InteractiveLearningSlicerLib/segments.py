@@ -6,23 +6,15 @@ from RefSegLib.errors import BadInput, RefSegError
 from RefSegSlicerLib import mrml
 
 
-def namedValues(spec) -> dict[str, int]:
-    """Label values of a model by the names its segments carry, left and right among them."""
-    values = {label.name: label.value for label in spec.labels}
-    for box in spec.region.boxes:
-        side = f"{box.side.capitalize()} " if box.side else ""
-        values |= {f"{side}{label.name}": label.value + box.offset for label in spec.labels}
-    return values
-
-
 def labelsOf(segmentationNode, spec=None):
     """Segment ids and RefSegLib Labels of the segments, numbered as the model of `spec` numbers them.
 
     A segment whose name the model does not know gets a number after the model's; it can be edited but not learnt.
     """
+    from InteractiveLearningLib.accepting import named_values
     from RefSegLib.models.spec import Label
 
-    known = namedValues(spec) if spec is not None else {}
+    known = named_values(spec) if spec is not None else {}
     segments, found = segmentationNode.GetSegmentation(), {}
     free = max(known.values(), default=0) + 1
     for number in range(segments.GetNumberOfSegments()):

@@ -14,7 +14,7 @@ from RefSegLib.jobs import Signal
 from RefSegSlicerLib import mrml
 from RefSegSlicerLib.doubt import doubtArray
 
-from InteractiveLearningSlicerLib import accepting, masking, shapes, views
+from InteractiveLearningSlicerLib import masking, shapes, views
 from InteractiveLearningSlicerLib.annotation import Annotation
 from InteractiveLearningSlicerLib.beginning import begin
 from InteractiveLearningSlicerLib.clicks import ClickNodes
@@ -224,8 +224,10 @@ class SessionLogic:
 
     def acceptedCase(self, model, patient, spec):
         """What the replay store is to keep of this session. spec: of the model that learns from it."""
+        from InteractiveLearningLib.accepting import accepted_case
+
         self._ready()
-        return accepting.acceptedCase(self.session, model, patient, spec)
+        return accepted_case(self.session, model, patient, spec)
 
     def _onClick(self, point, positive):
         self._later(lambda: self._used(lambda: self.click(point, positive)))

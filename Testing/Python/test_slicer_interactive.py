@@ -324,10 +324,11 @@ def test_a_case_the_model_does_not_know_is_refused(a_case, a_learning_store):
 def test_left_and_right_get_the_values_of_their_boxes():
     from pathlib import Path
 
+    from InteractiveLearningLib.accepting import named_values
     from RefSegLib.models.spec import SegmenterSpec
 
     file = Path(__file__).parents[2] / "Resources" / "specs" / "hippocampus.json"
-    values = segments.namedValues(SegmenterSpec.model_validate_json(file.read_text()))
+    values = named_values(SegmenterSpec.model_validate_json(file.read_text()))
     assert values["Left posterior hippocampus"] == 2 and values["Right anterior hippocampus"] == 3
 
 

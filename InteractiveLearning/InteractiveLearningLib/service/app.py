@@ -1,0 +1,101 @@
+"""The service's face: FastAPI, with every error as a sentence."""
+
+from __future__ import annotations
+
+import errno
+import logging
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from RefSegLib.errors import BadInput, RefSegError
+from starlette.exceptions import HTTPException
+
+from InteractiveLearningLib.service.guard import Forbidden, TooManyAttempts, Unknown
+from InteractiveLearningLib.service.jobs import Full, Missing
+from InteractiveLearningLib.service.limits import Limits
+from InteractiveLearningLib.service.routes import router
+from InteractiveLearningLib.service.service import Service
+from InteractiveLearningLib.service.uploads import DiskFull, Elsewhere
+from InteractiveLearningLib.service.wire import API
+
+log = logging.getLogger(__name__)
+# The first that fits; other RefSegErrors are the server's own trouble.
+_STATUS: list[tuple[type[Exception], int]] = [
+    (Unknown, 401),
+    (Forbidden, 403),
+    (TooManyAttempts, 429),
+    (Missing, 404),
+    (Elsewhere, 409),
+    (Full, 503),
+    (DiskFull, 507),
+    (BadInput, 400),
+]
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def create_app(service: Service) -> FastAPI:
+    """The application. No pages for browsers, no CORS, and the description of the API only for those with a token."""
+    app = FastAPI(title="RefSeg", version=_version(), docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.service = service
+    app.add_middleware(Limits)
+    app.include_router(router)
+    app.add_exception_handler(RefSegError, _refused)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _unexpected)
+
+    @app.get("/hello")
+    def hello() -> dict[str, Any]:
+        """Who is here; the only thing told without a token."""
+        return {"service": "refseg", "api": [API], "version": _version()}
+
+    return app
+
+
+def _version() -> str:
+    try:
+        return version("refseg")
+    except PackageNotFoundError:  # a source checkout in Slicer
+        return "0"
+
+
+def _refused(_request: Request, error: Exception) -> JSONResponse:
+    status = next((status for kind, status in _STATUS if isinstance(error, kind)), 507 if _disk_full(error) else 500)
+    if status == 500:
+        log.error("%s", error)
+    headers = {}
+    if isinstance(error, Full | TooManyAttempts):
+        headers["Retry-After"] = str(int(error.wait))
+    if status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    more = {"received": error.received} if isinstance(error, Elsewhere) else {}
+    return JSONResponse({"error": str(error)} | more, status, headers)
+
+
+def _invalid(_request: Request, error: Exception) -> JSONResponse:
+    first = error.errors()[0]  # what was sent is not repeated: it may name a patient
+    where = ".".join(str(part) for part in first["loc"] if part != "body")
+    return JSONResponse({"error": f"The request cannot be used: {where or 'body'}: {first['msg']}."}, 400)
+
+
+def _http(_request: Request, error: Exception) -> JSONResponse:
+    return JSONResponse({"error": f"{error.detail}."}, error.status_code, error.headers)
+
+
+def _unexpected(_request: Request, error: Exception) -> JSONResponse:
+    if _disk_full(error):
+        return JSONResponse({"error": "The disk of the server is full; nothing was kept."}, 507)
+    return JSONResponse({"error": f"The server could not do this ({type(error).__name__}). Its log tells more."}, 500)
+
+
+def _disk_full(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _FULL:
+            return True
+        if "disk is full" in str(error):  # SQLite
+            return True
+        error = error.__cause__ or error.__context__
+    return False

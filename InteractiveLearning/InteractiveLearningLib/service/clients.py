@@ -1,0 +1,35 @@
+"""Who still needs a local service: it ends when the last program that uses it has left or died."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+SILENCE = 45.0
+BEGINNING = 60.0
+
+
+class Clients:
+    """Programs that renew their presence every ten seconds or so."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, float] = {}
+        self._begun, self._lock, self._last = time.monotonic(), threading.Lock(), False
+
+    def renew(self, client: str) -> None:
+        """This one is there."""
+        with self._lock:
+            self._seen[client] = time.monotonic()
+
+    def leave(self, client: str) -> None:
+        """This one is gone."""
+        with self._lock:
+            if self._seen.pop(client, None) is not None:
+                self._last = not self._seen
+
+    def needed(self) -> bool:
+        """Whether anybody may still come: one is there, or it has only just begun and nobody has left yet."""
+        with self._lock:
+            now = time.monotonic()
+            self._seen = {client: seen for client, seen in self._seen.items() if now - seen < SILENCE}
+            return bool(self._seen) or (not self._last and now - self._begun < BEGINNING)

@@ -1,0 +1,78 @@
+"""Learners as processes of this machine: started, held while somebody else computes, ended with the service."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+from RefSegLib.engine_process import python_environment
+
+LEAVE_SECONDS = 5.0
+MODULE = "InteractiveLearningLib.learner"
+
+
+class LearnerProcess:
+    """The learner of one model in a process of its own; a LearnerHandle. It ends when nothing is left to learn."""
+
+    def __init__(self, home: Path, model: str) -> None:
+        end_left_over(home, model)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", MODULE, "--store", str(home), "--model", model, "--once"],
+            env=python_environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
+        )
+        self._known = psutil.Process(self._process.pid)
+        with suppress(psutil.Error):  # from its first instruction: what it imports takes seconds
+            self._known.nice(15 if os.name == "posix" else psutil.IDLE_PRIORITY_CLASS)
+
+    def running(self) -> bool:
+        """See LearnerHandle."""
+        return self._process.poll() is None
+
+    def pause(self) -> None:
+        """See LearnerHandle. The operating system holds it: within a millisecond, whatever it is doing."""
+        self._told("suspend")
+
+    def resume(self) -> None:
+        """See LearnerHandle."""
+        self._told("resume")
+
+    def stop(self) -> None:
+        """See LearnerHandle."""
+        self.resume()
+        if self.running():
+            self._process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(LEAVE_SECONDS)
+        if self.running():
+            self._process.kill()
+        self._process.wait()
+
+    def _told(self, what: str) -> None:
+        if self.running():
+            with suppress(psutil.Error):
+                getattr(self._known, what)()
+
+
+def end_left_over(home: Path, model: str) -> None:
+    """End the learner that a killed service has left behind: it may be held, and would keep its lock for ever."""
+    try:
+        process = psutil.Process(json.loads((home / "learner" / f"{model}.json").read_bytes())["pid"])
+        if not {MODULE, model, str(home)} <= set(process.cmdline()):
+            return  # another program has got its number
+        process.resume()
+        process.terminate()
+        with suppress(psutil.TimeoutExpired):
+            process.wait(LEAVE_SECONDS)
+        process.kill()
+        process.wait(LEAVE_SECONDS)
+    except (OSError, ValueError, KeyError, psutil.Error):
+        return

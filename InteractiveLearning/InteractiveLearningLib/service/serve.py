@@ -1,0 +1,201 @@
+"""`refseg serve`: the service as a process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import json
+import logging
+import os
+import secrets
+import signal
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import uvicorn
+from filelock import FileLock, Timeout
+from RefSegLib.durable import write_durably
+from RefSegLib.errors import BadInput, RefSegError
+from RefSegLib.terminal import console
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from InteractiveLearningLib.service.app import create_app
+from InteractiveLearningLib.service.executor import Executor
+from InteractiveLearningLib.service.service import LocalExecutor, Service
+from InteractiveLearningLib.service.wire import API
+
+log = logging.getLogger(__name__)
+CONNECTIONS = 200
+HEADER_SECONDS = 20.0
+KEEP_ALIVE_SECONDS = 30
+LEAVE_SECONDS = 5
+LOOK_SECONDS = 0.5
+
+
+class PatientProtocol(H11Protocol):
+    """HTTP/1.1, closing connections that do not say what they want in time (uvicorn waits for ever)."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        """See asyncio.Protocol."""
+        super().connection_made(transport)
+        self._late = self.loop.call_later(HEADER_SECONDS, self._give_up)
+
+    def data_received(self, data: bytes) -> None:
+        """See asyncio.Protocol."""
+        super().data_received(data)
+        if self.cycle is not None:
+            self._late.cancel()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See asyncio.Protocol."""
+        self._late.cancel()
+        super().connection_lost(exc)
+
+    def _give_up(self) -> None:
+        if self.cycle is None:
+            self.transport.close()
+
+
+class _Server(uvicorn.Server):
+    """Leaves the signals to `serve`, which has more to end than connections."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def serve(
+    home: Path,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    certificate: Path | None = None,
+    key: Path | None = None,
+    device: str = "auto",
+    executor: str = "local",
+    local: bool = False,
+) -> None:
+    """Serve until SIGTERM or SIGINT, or, if `local`, until nobody needs it any more.
+
+    Raises BadInput for an address without TLS that others can reach, RefSegError if another service has this store.
+    """
+    _check_address(host, certificate, key)
+    folder = home / "service"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    lock = FileLock(folder / "lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise RefSegError(f"Another service is at work on the store {home}. Use that one, or end it first.") from error
+    with contextlib.ExitStack() as stack:
+        stack.callback(lock.release)
+        told = folder / "local.json"
+        told.unlink(missing_ok=True)
+        listening = stack.enter_context(_listening(host, port))
+        token = secrets.token_urlsafe(32) if local else None
+        where, workers = _executor(executor, home, device)
+        stack.callback(where.close)
+        service = Service(home, where, token=token, workers=workers)
+        stack.callback(service.close)
+        server = _Server(_config(service, certificate, key))
+        _end_on_signals(server)
+        scheme = "https" if certificate else "http"
+        url = f"{scheme}://{_shown(listening)}"
+        if local:
+            stack.callback(lambda: told.unlink(missing_ok=True))
+            about = {"url": url, "token": token, "pid": os.getpid(), "api": [API]}
+            threading.Thread(target=_announce, args=(server, told, about), daemon=True).start()
+            threading.Thread(target=_end_when_unneeded, args=(server, service), daemon=True).start()
+        console.print(f"RefSeg serves the store {home} at {url}", highlight=False, soft_wrap=True)
+        server.run(sockets=[listening])
+
+
+def _config(service: Service, certificate: Path | None, key: Path | None) -> uvicorn.Config:
+    return uvicorn.Config(
+        create_app(service),
+        http=PatientProtocol,
+        ws="none",
+        lifespan="off",
+        ssl_certfile=None if certificate is None else str(certificate),
+        ssl_keyfile=None if key is None else str(key),
+        limit_concurrency=CONNECTIONS,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=LEAVE_SECONDS,
+        h11_max_incomplete_event_size=32 * 2**10,
+        server_header=False,
+        access_log=False,  # addresses hold no patient, but logs are read by many
+        log_level="warning",
+    )
+
+
+def _check_address(host: str, certificate: Path | None, key: Path | None) -> None:
+    if (certificate is None) != (key is None):
+        raise BadInput("Give both --tls-cert and --tls-key, or neither.")
+    if certificate is not None and key is not None:
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
+        except (OSError, ssl.SSLError) as error:
+            raise BadInput(f"The certificate '{certificate}' and its key cannot be used: {error}.") from error
+    loopback = host == "localhost"
+    with suppress(ValueError):
+        loopback = ipaddress.ip_address(host).is_loopback
+    if not loopback and certificate is None:
+        raise BadInput(
+            f"'{host}' can be reached from other machines, so images and tokens would travel readable. "
+            "Give --tls-cert and --tls-key, or serve on 127.0.0.1."
+        )
+
+
+def _executor(said: str, home: Path, device: str) -> tuple[Executor, int]:
+    if said == "local":
+        return LocalExecutor(home, device), 1
+    if said == "ray" or said.startswith("ray://"):
+        from InteractiveLearningLib.service.cluster import RayExecutor
+
+        replicas = 2
+        return RayExecutor(said, home, device, replicas=replicas), replicas
+    raise BadInput(f"'{said}' is no executor. Use local, ray (started on this machine), or ray://HOST:PORT.")
+
+
+@contextmanager
+def _listening(host: str, port: int) -> Iterator[socket.socket]:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as found:
+        if os.name == "posix":
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            found.bind((host, port))
+        except (OSError, OverflowError) as error:
+            raise RefSegError(f"The service cannot listen at {host}, port {port}: {error}. Choose another.") from error
+        yield found
+
+
+def _shown(listening: socket.socket) -> str:
+    host, port = listening.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _end_on_signals(server: uvicorn.Server) -> None:
+    def end(_number: int, _frame: object) -> None:
+        server.should_exit = True
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)
+
+
+def _announce(server: uvicorn.Server, told: Path, about: dict[str, object]) -> None:
+    while not server.started and not server.should_exit:
+        threading.Event().wait(0.02)
+    if server.started:
+        write_durably(told, json.dumps(about).encode(), mode=0o600)
+
+
+def _end_when_unneeded(server: uvicorn.Server, service: Service) -> None:
+    while service.clients.needed():
+        threading.Event().wait(LOOK_SECONDS)
+    server.should_exit = True
