@@ -11,6 +11,7 @@ from RefSegLib.errors import BadInput
 from RefSegLib.volume.volume import LabelMap, Volume
 
 Role = Literal["train", "validation"]
+LONGEST_SITE = 64
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class AcceptedCase:
     label_names: names of label values 1, 2, 3, ...
     annotated: (axis, index) of the slices a person outlined or confirmed, on the grid of the image.
     effort: length in mm of what was drawn, or None if unknown. consent: may be learnt from.
+    site: where the image comes from (hospital, scanner), so that no site crowds out another; no name of a person.
     """
 
     model: str
@@ -37,6 +39,7 @@ class AcceptedCase:
     effort: float | None = None
     consent: bool = True
     region: bool = False
+    site: str = ""
 
     def drawn(self) -> npt.NDArray[np.bool_]:
         """Voxels (k, j, i) a person stands for: all of a full mask, the annotated slices of a proxy mask."""
@@ -61,6 +64,8 @@ class AcceptedCase:
             raise BadInput(
                 "The accepted case names no patient; without one it could end up on both sides of validation."
             )
+        if len(self.site) > LONGEST_SITE or not self.site.isprintable():
+            raise BadInput(f"The site of an accepted case must be a short name, of at most {LONGEST_SITE} characters.")
         confidence = self.confidence
         if confidence is not None and confidence.shape != self.labels.array.shape:
             raise BadInput(
@@ -77,7 +82,7 @@ class AcceptedCase:
 
 @dataclass(frozen=True)
 class CaseInfo:
-    """One row of the index, without arrays. patient is the keyed hash."""
+    """One row of the index, without arrays. patient is the keyed hash; structures are the labels in the mask."""
 
     id: str
     model: str
@@ -88,3 +93,5 @@ class CaseInfo:
     annotated: tuple[tuple[int, int], ...]
     effort: float | None
     consent: bool
+    site: str = ""
+    structures: tuple[str, ...] = ()

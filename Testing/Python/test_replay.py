@@ -1,11 +1,13 @@
 """The replay store: durable, anonymous, checked on reading, and every patient on one side only."""
 
 import multiprocessing
+import shutil
 import stat
 
 import numpy as np
 import pytest
 from InteractiveLearningLib.replay import AcceptedCase, ReplayStore
+from InteractiveLearningLib.service.patients import patient_key
 from RefSegLib.errors import BadInput, RefSegError
 from RefSegLib.volume.grid import Grid
 from RefSegLib.volume.volume import LabelMap, Volume
@@ -56,7 +58,7 @@ def test_no_patient_and_no_readable_key_is_on_the_disk(replay, tmp_path):
     replay.close()
     written = b"".join(f.read_bytes() for f in tmp_path.rglob("*") if f.is_file())
     assert b"Mustermann" not in written
-    assert stat.S_IMODE((tmp_path / "replay" / "patient.key").stat().st_mode) == 0o600
+    assert stat.S_IMODE((tmp_path / "service" / "patient.key").stat().st_mode) == 0o600
 
 
 def test_the_hash_of_a_patient_depends_on_the_key_of_the_store(replay, tmp_path):
@@ -67,10 +69,16 @@ def test_the_hash_of_a_patient_depends_on_the_key_of_the_store(replay, tmp_path)
 
 def test_a_lost_key_is_refused_and_not_replaced(replay):
     replay.accept(a_case("p1"))
-    (replay.folder / "patient.key").unlink()
+    shutil.move(replay.home / "service", replay.home / "elsewhere")  # the key and what would tell that it is lost
     with pytest.raises(RefSegError, match=r"patient\.key is missing"):
         ReplayStore(replay.home)
-    assert not (replay.folder / "patient.key").exists()
+    assert not (replay.home / "service").exists()
+    patient_key(replay.home, "somebody")  # makes a new key
+    with pytest.raises(RefSegError, match=r"patient\.key is not the one of this replay store"):
+        ReplayStore(replay.home)
+    shutil.rmtree(replay.home / "service")
+    shutil.move(replay.home / "elsewhere", replay.home / "service")
+    assert ReplayStore(replay.home).load(replay.cases("tiny")[0].id)
 
 
 def test_patients_alternate_until_enough_validate_then_one_in_five_does(replay):
@@ -127,12 +135,12 @@ def test_forgetting_a_patient_removes_rows_and_arrays_but_not_what_others_share(
 
 def test_leftovers_of_a_killed_writer_are_collected_at_the_next_opening(replay):
     identifier = replay.accept(a_case("p1"))
-    orphan = replay._keep(b"written, but its row never came")
+    orphan = replay.contents.keep(b"written, but its row never came")
     torn = replay.arrays / "ab" / "abcd.99.tmp"
     torn.parent.mkdir(exist_ok=True)
     torn.write_bytes(b"half")
     again = ReplayStore(replay.home)
-    assert not again._path(orphan).exists() and not torn.exists()
+    assert not again.contents.path(orphan).exists() and not torn.exists()
     assert again.load(identifier).patient == replay.patient_key("p1")
 
 

@@ -41,7 +41,7 @@ class Role(Enum):
 
 _ANNOTATOR = frozenset({Action.SEGMENT, Action.ANNOTATE})
 # A model learns from what is accepted, so a second person accepts. Rolling back only returns to what was in use.
-_REVIEWER = _ANNOTATOR | {Action.ACCEPT, Action.REJECT, Action.ROLL_BACK}
+_REVIEWER = _ANNOTATOR | {Action.ACCEPT, Action.REJECT, Action.ROLL_BACK, Action.CONSENT, Action.WITHDRAW_CONSENT}
 _ALLOWED = {Role.ANNOTATOR: _ANNOTATOR, Role.REVIEWER: _REVIEWER, Role.ADMINISTRATOR: frozenset(Action)}
 
 

@@ -36,6 +36,8 @@ class Action(Enum):
     PUBLISH = "publish"
     ROLL_BACK = "roll back"
     FORGET = "forget"
+    CONSENT = "consent"
+    WITHDRAW_CONSENT = "withdraw consent"
     READ_AUDIT = "read audit"
     ADD_USER = "add user"
     REVOKE_USER = "revoke user"
