@@ -13,8 +13,8 @@ from RefSegLib.errors import Cancelled, RefSegError
 from RefSegLib.models.store import ModelStore
 from RefSegLib.terminal import console, errors, shown_progress, write_report
 
-from InteractiveLearningLib.service.serve_cli import serve_command
 from InteractiveLearningLib.replay_cli import replay
+from InteractiveLearningLib.service.serve_cli import serve_command
 from InteractiveLearningLib.service.service_cli import audit, users
 
 app.add_typer(users, name="users")
