@@ -93,8 +93,11 @@ class ReplayStore:
         """Close the database files of this process."""
         self._engine.dispose()
 
-    def accept(self, case: AcceptedCase) -> str:
+    def accept(self, case: AcceptedCase, identifier: str | None = None) -> str:
         """Store a case; returns its id once all of it is on the disk. Raises BadInput if it cannot be learnt from.
+
+        identifier: 32 hex digits to be its id. If there is such a case already nothing is stored: whoever never got
+        the answer may ask again.
 
         Where a capacity is set, cases that were learnt from make room for it (replay_room.py).
         """
@@ -111,7 +114,7 @@ class ReplayStore:
             "structures": [case.label_names[value - 1] for value in values],
         }
         row = CaseRow(
-            id=uuid.uuid4().hex,
+            id=identifier or uuid.uuid4().hex,
             model=case.model,
             accepted_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
             details=json.dumps(details),
@@ -119,6 +122,8 @@ class ReplayStore:
             site=case.site.strip(),
         )
         with self.adding() as db:
+            if db.scalar(select(CaseRow.id).where(CaseRow.id == row.id)) is not None:
+                return row.id
             key, patient = self.keys.known(db, case.patient)
             if patient is None:
                 db.add(PatientRow(key=key, role=draw_role(db, case.model, key)))

@@ -17,6 +17,7 @@ from InteractiveLearningLib.reviews import review
 from InteractiveLearningLib.service import wire
 from InteractiveLearningLib.service.audit import About, Action
 from InteractiveLearningLib.service.guard import Caller, caller, may
+from InteractiveLearningLib.service.jobs import Missing
 from InteractiveLearningLib.service.keeper import waiting
 from InteractiveLearningLib.service.patients import patient_key
 from InteractiveLearningLib.service.service import Service
@@ -239,15 +240,25 @@ def discard_session(identifier: ID, service: The, who: Annotator) -> Response:
 def accept(
     identifier: ID, about: wire.AcceptMessage, service: The, who: Annotated[Caller, Depends(may(Action.ACCEPT))]
 ) -> dict[str, Any]:
-    """Keep what a session has come to, for learning; on the disk when answered. The session is over."""
+    """Keep what a session has come to, for learning; on the disk when answered. The session is over.
+
+    The case has the id of its session: whoever never got the answer may ask again, and nothing is kept twice.
+    """
     spec = service.models.load(about.model).spec
-    with service.sessions.use(who.name, identifier) as (session, _):
-        case = accepted_case(session, about.model, about.patient, spec, site=about.site, consent=about.consent)
-    kept = service.replay.accept(case)
-    service.audit.append(who.name, Action.ACCEPT, About(case=kept, patient=patient_key(service.home, about.patient)))
+    try:
+        with service.sessions.use(who.name, identifier) as (session, _):
+            case = accepted_case(session, about.model, about.patient, spec, site=about.site, consent=about.consent)
+    except Missing:
+        if any(known.id == identifier for known in service.replay.cases(about.model)):
+            return {"case": identifier}
+        raise
+    # The log of who did it first: what cannot be logged must not be done.
+    about_it = About(case=identifier, patient=patient_key(service.home, about.patient))
+    service.audit.append(who.name, Action.ACCEPT, about_it)
+    service.replay.accept(case, identifier)
     service.keeper.wake()
     service.sessions.discard(who.name, identifier)
-    return {"case": kept}
+    return {"case": identifier}
 
 
 @router.get("/models")
