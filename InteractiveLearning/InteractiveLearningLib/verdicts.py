@@ -2,39 +2,48 @@
 
     home/learner/verdicts/NAME.jsonl
 
-A line is on the disk before the version it speaks of goes live, and a second line says that it went live. A learner
-killed between the two finishes the publication at its next start; one killed while writing leaves half a line, which
-readers pass over.
+A line is on the disk before the version it speaks of goes live, or is taken back, and a second line says which one is
+live then. Whoever is next (the learner at its start, a review) carries out what a killed process left between the two.
 """
 
 from __future__ import annotations
 
-import json
-import os
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
-from RefSegLib.durable import sync_folder
+from RefSegLib.models.store import ModelStore
 
-Outcome = Literal["published", "refused", "waiting", "skipped"]
+from InteractiveLearningLib.lines import LineLog
+
+Outcome = Literal["published", "refused", "waiting", "skipped", "rolled_back"]
+Means = dict[str, tuple[float, float]]
 
 
 @dataclass(frozen=True)
 class CaseScore:
-    """Dice of champion and candidate on one validation case, by label name. patient is the keyed hash."""
+    """Dice of champion and candidate on one validation case, by label name. patient is the keyed hash; site is empty
+    where none is known.
+    """
 
     case: str
     patient: str
     champion: dict[str, float]
     candidate: dict[str, float]
+    site: str = ""
 
 
 @dataclass(frozen=True)
 class Verdict:
     """published: the candidate is live. refused: it was no better. waiting: too few validation patients, `missing` more
-    are needed. skipped: the case could not be learnt from and there is no candidate. reason is a sentence for people.
+    are needed. skipped: the case could not be learnt from and there is no candidate. rolled_back: reviewers rejected
+    what the candidate made, and the champion, in use before it, is live again; `reviewed` reviews of the model had been
+    made by then. reason is a sentence for people.
+
+    structures, sites: mean Dice of champion and candidate by the name of a label and of a site ("": cases of which no
+    site is known); a site with too few patients to be judged is not in it. case: None also where the candidate does
+    not count for it, so that it is learnt again.
     """
 
     outcome: Outcome
@@ -48,6 +57,9 @@ class Verdict:
     p: float | None = None
     missing: int = 0
     scores: tuple[CaseScore, ...] = ()
+    structures: Means = field(default_factory=dict)
+    sites: Means = field(default_factory=dict)
+    reviewed: int = 0
     at: str = field(default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds"))
 
     @property
@@ -61,25 +73,32 @@ class Verdict:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Verdict:
-        """The inverse of to_dict."""
-        return cls(**(values | {"scores": tuple(CaseScore(**score) for score in values["scores"])}))
+        """The inverse of to_dict, also through JSON and of what earlier versions of RefSeg wrote."""
+        scores = tuple(CaseScore(**score) for score in values["scores"])
+        means = {
+            key: {name: tuple(pair) for name, pair in values.get(key, {}).items()} for key in ("structures", "sites")
+        }
+        return cls(**(values | means | {"scores": scores}))
 
 
-class VerdictLog:
+class VerdictLog(LineLog):
     """The verdicts on the candidates of one model, oldest first."""
 
     def __init__(self, home: str | Path, model: str) -> None:
-        self.path = Path(home) / "learner" / "verdicts" / f"{model}.jsonl"
+        super().__init__(Path(home) / "learner" / "verdicts" / f"{model}.jsonl")
 
     def verdicts(self) -> list[Verdict]:
         """All verdicts."""
-        return [Verdict.from_dict(line["verdict"]) for line in self._lines() if "verdict" in line]
+        return [Verdict.from_dict(line["verdict"]) for line in self.lines() if "verdict" in line]
 
     def unfinished(self) -> Verdict | None:
-        """The last verdict if it says published but nothing says that the version went live."""
-        last = next(iter(self._lines()[::-1]), {})
-        verdict = Verdict.from_dict(last["verdict"]) if "verdict" in last else None
-        return verdict if verdict and verdict.published else None
+        """The last verdict that changes which version is live, if nothing says that it was carried out."""
+        for line in reversed(self.lines()):
+            if "live" in line:
+                return None
+            if line["verdict"]["outcome"] in ("published", "rolled_back"):
+                return Verdict.from_dict(line["verdict"])
+        return None
 
     def scores(self) -> dict[tuple[str, str], dict[str, float]]:
         """(version, case) -> Dice by label, of all that was ever measured. Versions and cases never change."""
@@ -92,30 +111,24 @@ class VerdictLog:
 
     def add(self, verdict: Verdict) -> None:
         """Append a verdict and wait until it is on the disk."""
-        self._append({"verdict": verdict.to_dict()})
+        self.append({"verdict": verdict.to_dict()})
 
     def went_live(self, version: str) -> None:
-        """Note that a published version is the active one now."""
-        self._append({"live": version})
+        """Note which version is the active one now, after a verdict was carried out."""
+        self.append({"live": version})
 
-    def _append(self, line: dict[str, Any]) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a+b") as file:
-            file.seek(0, os.SEEK_END)
-            if file.tell():
-                file.seek(-1, os.SEEK_END)
-                if file.read(1) != b"\n":  # the half line of a killed writer
-                    file.write(b"\n")
-            file.write(json.dumps(line).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        sync_folder(self.path.parent)
 
-    def _lines(self) -> list[dict[str, Any]]:
-        found = []
-        for line in self.path.read_bytes().splitlines() if self.path.exists() else []:
-            try:
-                found.append(json.loads(line))
-            except ValueError:
-                continue
-        return found
+def carry_out(store: ModelStore, log: VerdictLog) -> Verdict | None:
+    """Do what the last verdict says if that has not been done yet; returns it then. To be called in log.turn().
+
+    A version that somebody has replaced since it was rejected is left as it is.
+    """
+    verdict = log.unfinished()
+    if verdict is None:
+        return None
+    if verdict.published:
+        store.activate(verdict.model, str(verdict.candidate))
+    else:
+        store.rollback(verdict.model, only=verdict.candidate)
+    log.went_live(store.active(verdict.model))
+    return verdict

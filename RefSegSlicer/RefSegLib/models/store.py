@@ -124,11 +124,20 @@ class ModelStore:
             if not history or history[-1] != version:
                 self._write_history(folder, [*history, version])
 
-    def rollback(self, name: str) -> str:
-        """Return to the version that was in use before; returns its number."""
+    def previous(self, name: str) -> str | None:
+        """The version that rollback() would return to, None if there is none."""
+        return next(iter(self._history(name)[-2:-1]), None)
+
+    def rollback(self, name: str, *, only: str | None = None) -> str:
+        """Return to the version that was in use before; returns its number.
+
+        only: the version to leave; if another one is in use by now, nothing is done and that one is returned.
+        """
         folder = self._model(name)
         with _locked(folder):
             history = self._read_history(folder)
+            if only is not None and history and history[-1] != only:
+                return history[-1]
             if len(history) < 2:
                 used = f"has only ever used version {history[0]}" if history else "has no active version yet"
                 raise BadInput(f"'{name}' {used}; there is nothing to go back to.")
