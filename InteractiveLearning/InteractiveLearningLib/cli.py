@@ -11,9 +11,11 @@ import typer
 from RefSegLib.cli import Device, Images, Labels, ModelName, Report, Store, app, load_version
 from RefSegLib.errors import Cancelled, RefSegError
 from RefSegLib.models.store import ModelStore
+from RefSegLib.models_cli import models
 from RefSegLib.terminal import console, errors, shown_progress, write_report
 
 from InteractiveLearningLib.replay_cli import replay
+from InteractiveLearningLib.reviews_cli import review_command
 from InteractiveLearningLib.service.serve_cli import serve_command
 from InteractiveLearningLib.service.service_cli import audit, users
 
@@ -21,6 +23,7 @@ app.add_typer(users, name="users")
 app.add_typer(audit, name="audit")
 app.add_typer(replay, name="replay")
 app.command("serve")(serve_command)
+models.command("review")(review_command)
 
 
 @app.command()

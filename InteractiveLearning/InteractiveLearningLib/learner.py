@@ -34,8 +34,10 @@ from RefSegLib.progress import SILENT, Progress
 
 from InteractiveLearningLib.accepted import AcceptedCase, CaseInfo
 from InteractiveLearningLib.learning import LearningSettings, learn
-from InteractiveLearningLib.promotion import MARGIN, finish_publication, promote
+from InteractiveLearningLib.promotion import MARGIN, promote
 from InteractiveLearningLib.replay import DamagedCase, ReplayStore
+from InteractiveLearningLib.replay_traces import begin_learning, end_learning
+from InteractiveLearningLib.reviews import settle
 from InteractiveLearningLib.verdicts import Verdict, VerdictLog
 
 POLL_SECONDS = 2.0
@@ -86,7 +88,7 @@ class Learner:
         self.replay = ReplayStore(self.home)
         self.log, self.checkpoint = VerdictLog(home, model), _folder(home) / f"{model}.checkpoint"
         self._status, self._said = LearnerStatus(pid=os.getpid()), 0.0
-        finish_publication(self.store, model)
+        settle(self.store, self.home, model)
 
     def close(self) -> None:
         """Free the lock and the database."""
@@ -98,7 +100,8 @@ class Learner:
         verdicts = []
         while (verdict := self._step(progress)) is not None:
             verdicts.append(verdict)
-            self.say("idle", verdict.reason, verdict=verdict.to_dict(), now=True)
+            # Without scores: panels need none, and who is forgotten must not be found here.
+            self.say("idle", verdict.reason, verdict=verdict.to_dict() | {"scores": []}, now=True)
         return verdicts
 
     def pending(self) -> list[CaseInfo]:
@@ -124,6 +127,7 @@ class Learner:
         info = pending[0]
         made = self._unjudged(info.id)
         if made is None:
+            begin_learning(self.home, self.model)
             try:
                 case = self.replay.load(info.id)
                 made = self._learn(info, case, progress.part(0, 0.8))
@@ -131,11 +135,11 @@ class Learner:
                 return self._skip(info, str(error))
         if made is None:
             return self._step(progress)
-        self.checkpoint.unlink(missing_ok=True)
+        end_learning(self.home, self.model)
         return self._judge(made, info.id, progress.part(0.8, 1))
 
     def _learn(self, info: CaseInfo, case: AcceptedCase, progress: Progress) -> ModelVersion | None:
-        """The version that learnt a case, or None if a case was forgotten in the meantime."""
+        """The version that learnt a case, or None if a case was forgotten, or its consent withdrawn, meanwhile."""
         parent = self._head()
         replayed: dict[str, AcceptedCase] = {}
         for earlier in self.replay.sample(self.model, self.settings.capacity, self.settings.seed, leave_out=[info.id]):
@@ -149,22 +153,32 @@ class Learner:
             message = f"Learning: iteration {len(losses)} of {self.settings.iterations}"
             self.say("learning", message, iteration=len(losses), losses=losses)
 
-        learnt = learn(
-            parent, (info.id, case), list(replayed.values()), self.settings, self.checkpoint, report, progress
-        )
         used = [info.id, *replayed]
-        if not set(used) <= {c.id for c in self.replay.cases(self.model)}:
-            self.checkpoint.unlink(missing_ok=True)
-            return None
-        return self.store.add(
-            parent.spec,
-            learnt.weights,
-            parent.synthesizer(),
-            parent=f"{parent.name}@{parent.version}",
-            data={"case": info.id, "cases": used},
-            settings=asdict(self.settings) | {"done": len(learnt.losses), "took": round(learnt.seconds, 1)},
-            reflection=parent.manifest.reflection,
-        )
+        try:
+            learnt = learn(
+                parent, (info.id, case), list(replayed.values()), self.settings, self.checkpoint, report, progress
+            )
+        finally:
+            self._may_be_learnt(used)
+        with self.replay.writing():  # who forgets a patient waits until the version is there, and names it
+            if not self._may_be_learnt(used):
+                return None
+            return self.store.add(
+                parent.spec,
+                learnt.weights,
+                parent.synthesizer(),
+                parent=f"{parent.name}@{parent.version}",
+                data={"case": info.id, "cases": used},
+                settings=asdict(self.settings) | {"done": len(learnt.losses), "took": round(learnt.seconds, 1)},
+                reflection=parent.manifest.reflection,
+            )
+
+    def _may_be_learnt(self, cases: list[str]) -> bool:
+        """False, and no checkpoint is left, if a case was forgotten or its consent withdrawn."""
+        if self.replay.may_be_learnt(cases):
+            return True
+        end_learning(self.home, self.model)
+        return False
 
     def _judge(self, candidate: ModelVersion, case: str | None, progress: Progress) -> Verdict:
         self.say("validating", f"Comparing version {candidate.version} with the active one", case=case, now=True)

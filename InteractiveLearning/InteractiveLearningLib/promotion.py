@@ -52,6 +52,12 @@ def promote(
     log = VerdictLog(store.home, candidate.name)
     champion = store.load(candidate.name, store.active(candidate.name))
     about = {"model": candidate.name, "case": case, "candidate": candidate.version, "champion": champion.version}
+    if (rejected := _rejected_ancestor(store, log, candidate, champion)) is not None:
+        what = "was" if rejected == candidate.version else f"grew out of version {rejected}, which was"
+        reason = f"Refused: version {candidate.version} {what} rejected by reviewers. What it learnt is learnt again."
+        verdict = Verdict("refused", reason, **(about | {"case": None}))
+        log.add(verdict)
+        return verdict
     cases = [c for c in replay.cases(candidate.name, "validation") if c.consent]
     missing = replay.validation_patients - len({c.patient for c in cases})
     if missing > 0:
@@ -59,12 +65,6 @@ def promote(
         verdict = Verdict(
             "waiting", f"Nothing is published yet: {people} needed for validation.", missing=missing, **about
         )
-        log.add(verdict)
-        return verdict
-    if (rejected := _rejected_ancestor(store, log, candidate, champion)) is not None:
-        what = "was" if rejected == candidate.version else f"grew out of version {rejected}, which was"
-        reason = f"Refused: version {candidate.version} {what} rejected by reviewers. What it learnt is learnt again."
-        verdict = Verdict("refused", reason, **(about | {"case": None}))
         log.add(verdict)
         return verdict
     scores, damaged = _scores(log, replay, cases, champion, candidate, progress)
@@ -85,13 +85,6 @@ def promote(
         log.add(verdict)
         carry_out(store, log)
     return verdict
-
-
-def finish_publication(store: ModelStore, model: str) -> None:
-    """Activate what a killed process had decided to publish but had not activated."""
-    log = VerdictLog(store.home, model)
-    with log.turn():
-        carry_out(store, log)
 
 
 def predict_case(case: AcceptedCase, segmenter: Segmenter, progress: Progress = SILENT) -> npt.NDArray[np.integer]:

@@ -1,15 +1,21 @@
 """Only what is better on the frozen validation patients goes live, and the verdict says why."""
 
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from InteractiveLearningLib.promotion import _judge, finish_publication, promote, score_case
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from InteractiveLearningLib.lines import LineLog
+from InteractiveLearningLib.promotion import _judge, promote, score_case
 from InteractiveLearningLib.replay import ReplayStore
+from InteractiveLearningLib.reviews import settle
 from InteractiveLearningLib.verdicts import CaseScore, Verdict, VerdictLog
 from RefSegLib.models.store import ModelStore
+from RefSegLib.progress import Progress
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 from tiny_learning import SPEC, a_ball_case, an_untrained_version
@@ -40,6 +46,79 @@ def test_a_label_that_loses_more_than_the_margin_refuses_a_better_mean():
     verdict = _judge(two, 0.01, 0, ABOUT)
     assert verdict.outcome == "refused" and "b loses 0.0200" in verdict.reason
     assert _judge(two, 0.05, 0, ABOUT).published
+
+
+def test_a_site_that_loses_more_than_the_margin_refuses_a_better_mean_and_one_patient_is_no_site():
+    def of(site: str, before: float, after: list[float]) -> list[CaseScore]:
+        return [CaseScore(f"{site}{n}", f"{site}{n}", {"a": before}, {"a": a}, site) for n, a in enumerate(after)]
+
+    north = of("north", 0.7, [0.8, 0.8, 0.8])
+    verdict = _judge([*north, *of("south", 0.8, [0.77, 0.79])], 0.01, 0, ABOUT)
+    assert verdict.outcome == "refused" and "site 'south' loses 0.0200, more than 0.01" in verdict.reason
+    assert "north" not in verdict.reason
+    assert verdict.sites["south"] == pytest.approx((0.8, 0.78)) and verdict.structures["a"] == pytest.approx(
+        (0.74, 0.792)
+    )
+    lone = _judge([*north, *of("south", 0.8, [0.7])], 0.01, 0, ABOUT)
+    assert lone.published and "1 validation patient is too few: site 'south'" in lone.reason
+    assert set(lone.sites) == {"north"}
+    nowhere = [replace(s, site="") for s in of("south", 0.8, [0.77, 0.79])]
+    assert "what has no site loses 0.0200" in _judge([*north, *nowhere], 0.01, 0, ABOUT).reason
+
+
+def test_a_refusal_names_all_that_lose():
+    three = [CaseScore("c", "p", {"a": 0.5, "b": 0.8, "c": 0.8}, {"a": 0.9, "b": 0.78, "c": 0.75})]
+    assert "b loses 0.0200 and c loses 0.0500, more than 0.01" in _judge(three, 0.01, 0, ABOUT).reason
+
+
+@st.composite
+def random_scores(draw) -> list[CaseScore]:
+    """Up to 12 cases of up to 8 patients from up to 3 sites, each with some of 3 labels, most of them a bit better."""
+    found = []
+    for n in range(draw(st.integers(1, 12))):
+        labels = draw(st.sets(st.sampled_from("abc"), min_size=1))
+        champion = {label: draw(st.floats(0.2, 0.8)) for label in labels}
+        candidate = {label: value + draw(st.floats(-0.03, 0.12)) for label, value in champion.items()}
+        patient, site = draw(st.integers(0, 7)), draw(st.sampled_from(["", "north", "south"]))
+        found.append(CaseScore(f"c{n}", f"p{patient}", champion, candidate, site))
+    return found
+
+
+def mean(values) -> float:
+    values = list(values)
+    return sum(values) / len(values)
+
+
+def by_hand(scores: list[CaseScore]) -> dict[str, float]:
+    """How much each label gains: mean over patients of their means over cases."""
+    gains = {}
+    for label in {label for s in scores for label in s.champion}:
+        own = [s for s in scores if label in s.champion]
+        patients = {s.patient for s in own}
+        gains[label] = mean(
+            mean(s.candidate[label] - s.champion[label] for s in own if s.patient == p) for p in patients
+        )
+    return gains
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(random_scores(), st.sampled_from([0.0, 0.01, 0.03]))
+def test_what_is_published_has_gained_and_no_label_and_no_site_has_lost_more_than_the_margin(found, margin):
+    verdict = _judge(found, margin, 0, ABOUT)
+    gains = by_hand(found)
+    sites = {site: [s for s in found if s.site == site] for site in {s.site for s in found}}
+    judged = {site: own for site, own in sites.items() if len({s.patient for s in own}) >= 2}
+    least = min([*gains.values(), *(mean(by_hand(own).values()) for own in judged.values())])
+    assert set(verdict.structures) == set(gains) and set(verdict.sites) == set(judged)
+    assert all(
+        verdict.structures[label][1] - verdict.structures[label][0] == pytest.approx(g) for label, g in gains.items()
+    )
+    if verdict.published:
+        assert mean(gains.values()) > -1e-9 and least >= -margin - 1e-9
+        assert verdict.p is None or verdict.p < 0.05
+    else:
+        assert mean(gains.values()) < 1e-9 or least < -margin + 1e-9 or verdict.p >= 0.05
+    assert Verdict.from_dict(json.loads(json.dumps(verdict.to_dict()))) == verdict
 
 
 def test_from_six_patients_on_a_gain_that_may_be_chance_is_refused():
@@ -89,6 +168,25 @@ def test_the_same_weights_are_refused_and_measured_only_once(home):
     assert len(known) == 4 and all(0 <= d <= 1 for s in known.values() for d in s.values())
 
 
+def test_what_was_compared_with_a_version_that_is_no_longer_active_is_refused_and_learnt_again(home):
+    path, replay = home
+    replay.accept(a_ball_case("p3", 3))
+    first = an_untrained_version(path)
+    store = ModelStore(path)
+    second = store.add(SPEC, first.segmenter(), None, parent=f"balls@{first.version}")
+    store.activate("balls", second.version)
+    third = store.add(SPEC, an_untrained_version(path, seed=5).segmenter(), None, parent=f"balls@{second.version}")
+    store.activate("balls", second.version)
+
+    def somebody_goes_back(fraction: float, message: str) -> None:
+        store.rollback("balls", only=second.version)
+
+    before = store.previous("balls")
+    verdict = promote(store, replay, third, case="x", margin=1.0, progress=Progress(somebody_goes_back))
+    assert verdict.outcome == "refused" and verdict.case is None and "learnt again" in verdict.reason
+    assert store.active("balls") == before and verdict.before is not None
+
+
 def test_a_proxy_mask_judges_only_where_a_person_drew():
     class Asked:
         """A segmenter whose answer is right in slice 8 alone."""
@@ -126,10 +224,10 @@ def test_a_publication_that_was_cut_short_is_finished_but_a_rollback_is_left_alo
     store, log = ModelStore(tmp_path), VerdictLog(tmp_path, "balls")
     candidate = store.add(SPEC, champion.segmenter(), None, parent=f"balls@{champion.version}")
     log.add(Verdict("published", "better", "balls", candidate=candidate.version, champion=champion.version))
-    finish_publication(store, "balls")
+    settle(store, tmp_path, "balls")
     assert store.active("balls") == candidate.version
     store.activate("balls", champion.version)
-    finish_publication(store, "balls")
+    settle(store, tmp_path, "balls")
     assert store.active("balls") == champion.version
 
 
@@ -142,3 +240,12 @@ def test_half_a_line_of_a_killed_writer_is_passed_over(tmp_path):
     assert log.verdicts() == [one]
     log.add(one)
     assert log.verdicts() == [one, one]
+
+
+def test_verdicts_of_earlier_versions_of_the_program_are_still_read(tmp_path):
+    old = {"outcome": "refused", "reason": "no", "model": "m", "case": "c", "candidate": "2", "champion": "1"}
+    old |= {"before": 0.5, "after": 0.4, "p": None, "missing": 0, "at": "2026-01-01T00:00:00+00:00"}
+    old |= {"scores": [{"case": "v", "patient": "p", "champion": {"a": 0.5}, "candidate": {"a": 0.4}}]}
+    LineLog(VerdictLog(tmp_path, "m").path).append({"verdict": old})
+    (verdict,) = VerdictLog(tmp_path, "m").verdicts()
+    assert verdict.scores[0].site == "" and verdict.structures == {} and verdict.reason == "no"
