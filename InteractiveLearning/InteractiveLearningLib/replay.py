@@ -18,7 +18,6 @@ patient, to train on or to validate with, is drawn at the first case and never r
 from __future__ import annotations
 
 import json
-import sqlite3
 import uuid
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -44,11 +43,12 @@ from InteractiveLearningLib.replay_index import (
     belong_together,
     open_index,
     overwrite_deleted,
+    said_plainly,
     upgrade_index,
 )
 from InteractiveLearningLib.replay_patients import PatientKeys, draw_role
 from InteractiveLearningLib.replay_room import make_room
-from InteractiveLearningLib.replay_traces import remove_traces, remove_untrusted, versions_from
+from InteractiveLearningLib.replay_traces import remove_checkpoints, remove_traces, remove_untrusted, versions_from
 from InteractiveLearningLib.reservoir import balanced_reservoir
 
 # Two patients are the fewest on which "better on all" means more than luck with one; sites should raise it.
@@ -78,7 +78,7 @@ class ReplayStore:
         self.folder = self.home / "replay"
         self.arrays = self.folder / "arrays"
         self.contents = ArrayFiles(self.arrays)
-        with self.said_plainly():
+        with said_plainly(self.folder):
             self.arrays.mkdir(parents=True, exist_ok=True)
             self._engine = open_index(self.folder / "index.sqlite", database)
             with self.writing() as db:
@@ -173,11 +173,13 @@ class ReplayStore:
 
     def set_consent(self, identifier: str, consent: bool) -> None:
         """Say whether a case may be learnt from, or validated with, from now on. Raises BadInput if it is not here."""
-        with self.said_plainly(), self.writing() as db:
+        with said_plainly(self.folder), self.writing() as db:
             row = db.scalar(select(CaseRow).where(CaseRow.id == identifier))
             if row is None:
                 raise BadInput(f"There is no case {identifier} in the replay store. `refseg replay list --cases`.")
             row.consent = consent
+        if not consent:
+            remove_checkpoints(self.home)
 
     def may_be_learnt(self, identifiers: Collection[str]) -> bool:
         """False if the patient of one of the cases was forgotten, or its consent withdrawn."""
@@ -190,7 +192,7 @@ class ReplayStore:
 
         A version that grew out of such a version counts too, and so does one that is damaged: nobody can say.
         """
-        with self.said_plainly(), self.writing() as db:
+        with said_plainly(self.folder), self.writing() as db:
             key, _ = self.keys.known(db, patient)
             cases = self._of_patient(db, key)
         return cases, versions_from(self.home, set(cases))
@@ -203,7 +205,7 @@ class ReplayStore:
         is accepted again is new to the store, so the role is drawn again. Exports and backups are files of their own:
         whoever imports one from before brings the patient back.
         """
-        with self.said_plainly():
+        with said_plainly(self.folder):
             with self.writing() as db:
                 key, _ = self.keys.known(db, patient)
                 cases = self._of_patient(db, key)
@@ -255,7 +257,7 @@ class ReplayStore:
     def adding(self) -> Iterator[Session]:
         """`writing`, and where it fails the arrays that were written meanwhile go: the disk may be full of them."""
         try:
-            with self.said_plainly(), self.writing() as db:
+            with said_plainly(self.folder), self.writing() as db:
                 yield db
         except Exception:
             with suppress(DBAPIError, OSError), self.writing() as db:
@@ -271,23 +273,11 @@ class ReplayStore:
         except DBAPIError as error:
             raise RefSegError(f"The index of the replay store could not be read: {error.orig}.") from error
 
-    @contextmanager
-    def said_plainly(self) -> Iterator[None]:
-        """Turn what disk and database say into a sentence."""
-        try:
-            yield
-        except (DBAPIError, sqlite3.DatabaseError, OSError) as error:
-            cause = getattr(error, "orig", None) or error
-            kept = "nothing was changed"
-            if getattr(error, "connection_invalidated", False):  # it may have gone while it said that it was done
-                kept = "whether the last change was kept shows when the database answers again"
-            raise RefSegError(f"The replay store in {self.folder} could not be written, {kept}: {cause}.") from error
-
     def remove_unnamed(self, names: Collection[str]) -> list[str]:
         """Remove those of these arrays that no case names any more; returns their names."""
         if not names:
             return []
-        with self.said_plainly(), self.writing() as db:
+        with said_plainly(self.folder), self.writing() as db:
             return self.contents.remove(set(names) - self._named(db))
 
     def content(self, name: str, identifier: str, what: str) -> bytes:

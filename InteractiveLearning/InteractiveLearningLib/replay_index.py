@@ -10,7 +10,8 @@ import json
 import os
 import secrets
 import sqlite3
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,19 @@ def belong_together(db: Session, folder: Path, *, empty: bool) -> None:
         )
     if here != str(known.value):
         write_durably(file, str(known.value).encode())
+
+
+@contextmanager
+def said_plainly(folder: Path) -> Iterator[None]:
+    """Turn what the disk and the database of the store in `folder` say into a sentence."""
+    try:
+        yield
+    except (DBAPIError, sqlite3.DatabaseError, OSError) as error:
+        cause = getattr(error, "orig", None) or error
+        kept = "nothing was changed"
+        if getattr(error, "connection_invalidated", False):  # it may have gone while it said that it was done
+            kept = "and whether the last change was kept shows when the database answers again"
+        raise RefSegError(f"The replay store in {folder} could not be written, {kept}: {cause}.") from error
 
 
 def overwrite_deleted(engine: Engine) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Callable
 from pathlib import Path
 
 from RefSegLib.errors import RefSegError
@@ -33,6 +32,8 @@ class PatientKeys:
         site, old = home / "service" / "patient.key", home / "replay" / "patient.key"
         if db.get(SettingRow, "site key") is not None and not site.exists():
             raise _lost(site, "is missing")
+        if db.get(SettingRow, "site key") is None and not old.exists() and db.scalar(select(PatientRow.key).limit(1)):
+            raise _lost(old, "is missing")
         # Not the key itself, and nothing a patient's hash could be mistaken for.
         self.secret = hashlib.sha256(b"of the replay store" + patient_key(home, "replay store").encode()).digest()
         self._old = old.read_bytes() if old.exists() else None
@@ -57,7 +58,8 @@ class PatientKeys:
         """The hash of a patient and the row, which is moved to that hash first if it is still under the old one."""
         key = self.of(patient)
         row = db.get(PatientRow, key)
-        old = self._old and hmac.new(self._old, patient.strip().encode(), hashlib.sha256).hexdigest()
+        name = patient.strip().encode("utf-8", "surrogatepass")
+        old = self._old and hmac.new(self._old, name, hashlib.sha256).hexdigest()
         before = db.get(PatientRow, old) if old else None
         if before is None:
             return key, row
@@ -77,7 +79,7 @@ class PatientKeys:
 
 def draw_role(db: Session, model: str, key: str) -> Role:
     """The side of a patient who is new: in turns until enough validate a model, then one in five, by the hash."""
-    counted: Callable = func.count(func.distinct(PatientRow.key))
+    counted = func.count(func.distinct(PatientRow.key))
     query = select(PatientRow.role, counted).join(CaseRow).where(CaseRow.model == model).group_by(PatientRow.role)
     known = dict(db.execute(query).all())
     if known.get("validation", 0) < db.get_one(SettingRow, "validation_patients").value:

@@ -17,7 +17,7 @@ from RefSegLib.errors import BadInput
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from InteractiveLearningLib.replay_index import CaseRow, PastRow, PatientRow, SettingRow
+from InteractiveLearningLib.replay_index import CaseRow, PastRow, PatientRow, SettingRow, said_plainly
 from InteractiveLearningLib.reservoir import balanced_reservoir
 from InteractiveLearningLib.verdicts import VerdictLog
 
@@ -47,12 +47,12 @@ def capacity(store: ReplayStore) -> int | None:
 def set_capacity(store: ReplayStore, cases: int | None) -> int:
     """Keep at most that many training cases of every model from now on (None: all); returns how many went at once.
 
-    Which stay is up to balanced_reservoir. A case that nothing was learnt from yet always stays, so there may be more
-    while the learner has work to do. Raises BadInput for a number below 1.
+    Which stay is up to balanced_reservoir. A case that waits to be learnt from is not counted and always stays: a run
+    of new ones must not push out what forgetting is prevented with. Raises BadInput for a number below 1.
     """
     if cases is not None and not 1 <= cases <= HIGHEST:
         raise BadInput("A capacity is a number of cases, at least 1.")
-    with store.said_plainly(), store.writing() as db:
+    with said_plainly(store.folder), store.writing() as db:
         setting = db.get(SettingRow, CAPACITY)
         if setting is not None:
             db.delete(setting)
@@ -70,7 +70,7 @@ def set_capacity(store: ReplayStore, cases: int | None) -> int:
 def make_room(db: Session, home: Path, *models: str) -> set[str]:
     """Remove the rows beyond the capacity, if one is set; returns the names of their arrays.
 
-    A case without consent gives way first, and then what the reservoir over all that were learnt from leaves out.
+    What the reservoir over all that were learnt from leaves out goes; cases without consent get the room it leaves.
     """
     setting = db.get(SettingRow, CAPACITY)
     unnamed: set[str] = set()
@@ -80,13 +80,11 @@ def make_room(db: Session, home: Path, *models: str) -> set[str]:
         if len(rows) <= setting.value:
             continue
         learnt = {verdict.case for verdict in VerdictLog(home, model).verdicts()}
-        waiting = sum(row.consent and row.id not in learnt for row in rows)
-        able = [row.info() for row in rows if row.consent and row.id in learnt]
-        stay = {case.id for case in balanced_reservoir(able, setting.value - waiting)}
-        room = setting.value - waiting - len(stay)
+        able = {row.id: row for row in rows if row.consent and row.id in learnt}
         refused = [row for row in rows if not row.consent]
-        gone = refused[: max(len(refused) - max(room, 0), 0)]
-        gone += [row for row in rows if row.consent and row.id in learnt and row.id not in stay]
+        stay = {case.id for case in balanced_reservoir([row.info() for row in able.values()], setting.value)}
+        gone = [row for identifier, row in able.items() if identifier not in stay]
+        gone += refused[: max(len(refused) - (setting.value - len(stay)), 0)]
         unnamed |= _drop(db, gone)
     return unnamed
 
@@ -103,7 +101,7 @@ def retire(store: ReplayStore, older_than_days: float) -> Retired:
     except OverflowError:
         return Retired((), (), 0)  # no case is older than the calendar
     old = select(CaseRow).where(CaseRow.accepted_at < before.isoformat(timespec="seconds")).order_by(CaseRow.number)
-    with store.said_plainly(), store.writing() as db:
+    with said_plainly(store.folder), store.writing() as db:
         found = list(db.scalars(old))
         gone = [row for row in found if row.patient.role == "train"]
         unnamed = _drop(db, gone)

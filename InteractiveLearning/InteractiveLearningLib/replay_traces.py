@@ -39,16 +39,22 @@ def remove_untrusted(home: Path) -> None:
             checkpoint.unlink(missing_ok=True)
 
 
+def remove_checkpoints(home: Path) -> None:
+    """Remove all checkpoints: which cases were replayed is not in them, and one may no longer be learnt from."""
+    folder = home / "learner"
+    for file in (*folder.glob("*.trusted"), *folder.glob("*.checkpoint")):
+        end_learning(home, file.stem)
+    for half in folder.glob("*.checkpoint.*.tmp"):  # of a killed learner
+        half.unlink(missing_ok=True)
+
+
 def remove_traces(home: Path, patients: Collection[str], cases: Collection[str]) -> None:
     """Remove what learners keep of these patients (keyed hashes) and cases (ids); the rows must be gone already.
 
-    Verdicts stay, without the scores of these cases. All checkpoints go: which cases were replayed is not in them.
+    Verdicts stay, without the scores of these cases.
     """
+    remove_checkpoints(home)
     folder = home / "learner"
-    for checkpoint in (*folder.glob("*.trusted"), *folder.glob("*.checkpoint")):
-        end_learning(home, checkpoint.stem)
-    for half in folder.glob("*.checkpoint.*.tmp"):  # of a killed learner
-        half.unlink(missing_ok=True)
     for file in (folder / "verdicts").glob("*.jsonl"):
         _without_scores(VerdictLog(home, file.stem), patients, cases)
     for file in folder.glob("*.json"):

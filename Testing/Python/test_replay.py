@@ -7,19 +7,12 @@ import stat
 import numpy as np
 import pytest
 from InteractiveLearningLib.replay import AcceptedCase, ReplayStore
+from InteractiveLearningLib.replay_index import SettingRow
 from InteractiveLearningLib.service.patients import patient_key
 from RefSegLib.errors import BadInput, RefSegError
 from RefSegLib.volume.grid import Grid
 from RefSegLib.volume.volume import LabelMap, Volume
-
-
-def a_case(patient: str, grid: Grid | None = None, seed: int = 0, **changes) -> AcceptedCase:
-    grid = grid or Grid((6, 8, 10), (2.0, 1.0, 1.0))
-    rng = np.random.default_rng(seed)
-    image = Volume(rng.normal(size=grid.shape).astype(np.float32), grid)
-    labels = LabelMap(rng.integers(0, 3, grid.shape).astype(np.uint8), grid)
-    values = {"model": "tiny", "image": image, "labels": labels, "patient": patient, "label_names": ("front", "back")}
-    return AcceptedCase(**(values | changes))
+from replay_samples import a_case, all_bytes
 
 
 @pytest.fixture
@@ -56,8 +49,7 @@ def test_the_same_arrays_are_kept_once(replay):
 def test_no_patient_and_no_readable_key_is_on_the_disk(replay, tmp_path):
     replay.accept(a_case("Mustermann^Erika"))
     replay.close()
-    written = b"".join(f.read_bytes() for f in tmp_path.rglob("*") if f.is_file())
-    assert b"Mustermann" not in written
+    assert b"mustermann" not in all_bytes(tmp_path).lower()
     assert stat.S_IMODE((tmp_path / "service" / "patient.key").stat().st_mode) == 0o600
 
 
@@ -129,7 +121,7 @@ def test_forgetting_a_patient_removes_rows_and_arrays_but_not_what_others_share(
     assert [c.id for c in replay.cases("tiny")] == [shared]
     assert len(list(replay.arrays.glob("*/*"))) == 2 and not replay.damaged()
     replay.close()
-    assert key.encode() not in b"".join(f.read_bytes() for f in tmp_path.rglob("*") if f.is_file())
+    assert key.encode() not in all_bytes(tmp_path)
     assert replay.forget("never seen") == []
 
 
@@ -163,7 +155,7 @@ def test_writers_in_several_processes_lose_nothing(replay):
     assert {c.id for c in replay.cases("tiny")} == accepted and not replay.damaged()
 
 
-def test_the_reservoir_is_repeatable_bounded_fair_and_stable_under_forgetting(replay):
+def test_the_sample_is_repeatable_bounded_fair_and_stable_under_forgetting(replay):
     for patient in range(40):
         replay.accept(a_case(f"p{patient}", Grid((2, 2, 2)), patient))
     able = replay.cases("tiny", "train")
@@ -188,6 +180,47 @@ def test_a_case_without_consent_is_never_replayed(replay):
     assert replay.cases("tiny", "train") and replay.sample("tiny", 8) == []
 
 
+def test_consent_can_be_withdrawn_and_given_again(replay):
+    train, validation = (replay.accept(a_case(p)) for p in ("p1", "p2"))
+    for case in (train, validation):
+        replay.set_consent(case, False)
+    assert replay.sample("tiny", 8) == [] and not any(c.consent for c in ReplayStore(replay.home).cases("tiny"))
+    assert not replay.may_be_learnt([train]) and not replay.load(train).consent
+    replay.set_consent(train, True)
+    assert [c.id for c in replay.sample("tiny", 8)] == [train] and replay.may_be_learnt([train])
+    with pytest.raises(BadInput, match="no case 0123"):
+        replay.set_consent("0123", True)
+
+
+def test_a_case_says_its_site_and_which_structures_are_in_its_mask(replay):
+    identifier = replay.accept(a_case("p1", shown=(2,), site=" Essen "))
+    (info,) = replay.cases("tiny")
+    assert (info.site, info.structures, info.label_names) == ("Essen", ("back",), ("front", "back"))
+    assert replay.load(identifier).site == "Essen"
+
+
+def test_an_index_is_refused_beside_arrays_that_are_not_its_own_and_nothing_is_swept(replay, tmp_path):
+    replay.accept(a_case("p1"))
+    replay.close()
+    index = replay.folder / "index.sqlite"
+    aside = shutil.move(index, tmp_path / "aside.sqlite")
+    with pytest.raises(RefSegError, match="is not the one of the arrays"):
+        ReplayStore(replay.home)
+    assert len(list(replay.arrays.glob("*/*"))) == 2
+    for part in replay.folder.glob("index.sqlite*"):
+        part.unlink()
+    shutil.move(aside, index)
+    again = ReplayStore(replay.home)
+    assert again.load(again.cases("tiny")[0].id)
+
+
+def test_a_store_of_a_newer_version_is_refused_and_left_alone(replay):
+    with replay.writing() as db:
+        db.get_one(SettingRow, "schema").value = 99
+    with pytest.raises(RefSegError, match="newer RefSeg"):
+        ReplayStore(replay.home)
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
@@ -195,6 +228,8 @@ def test_a_case_without_consent_is_never_replayed(replay):
         ({"labels": LabelMap(np.ones((6, 8, 10), np.uint8), Grid((6, 8, 10), (1, 1, 1)))}, "not lie on the grid"),
         ({"label_names": ("one",)}, "only 1 names"),
         ({"patient": " "}, "no patient"),
+        ({"site": "x" * 65}, "short name"),
+        ({"site": "Essen\n"}, "short name"),
         ({"confidence": np.ones((2, 2, 2), np.float32)}, "does not fit"),
         ({"confidence": np.full((6, 8, 10), np.nan, np.float32)}, "between 0 and 1"),
         ({"annotated": ((0, 6),)}, "outside the image"),
@@ -219,5 +254,5 @@ def test_a_full_disk_is_said_plainly_and_keeps_nothing(replay, monkeypatch):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, old)
-    assert replay.cases("tiny") == [] and not [f for f in replay.arrays.glob("*/*") if f.stat().st_size]
+    assert replay.cases("tiny") == [] and not list(replay.arrays.glob("*/*"))
     assert replay.load(replay.accept(a_case("p1"))).patient
