@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse
 from RefSegLib.errors import BadInput, RefSegError
 from starlette.exceptions import HTTPException
 
-from InteractiveLearningLib.service.guard import Forbidden, TooManyAttempts, Unknown
+from InteractiveLearningLib.service.guard import Forbidden, TooManyAttempts, Unknown, signed_in
 from InteractiveLearningLib.service.jobs import Full, Missing
 from InteractiveLearningLib.service.limits import Limits
 from InteractiveLearningLib.service.routes import router
@@ -40,7 +40,7 @@ def create_app(service: Service) -> FastAPI:
     """The application. No pages for browsers, no CORS, and the description of the API only for those with a token."""
     app = FastAPI(title="RefSeg", version=_version(), docs_url=None, redoc_url=None, openapi_url=None)
     app.state.service = service
-    app.add_middleware(Limits)
+    app.add_middleware(Limits, caller=lambda scope: signed_in(service, scope), refused=_refused)
     app.include_router(router)
     app.add_exception_handler(RefSegError, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)

@@ -7,6 +7,7 @@ import time
 
 SILENCE = 45.0
 BEGINNING = 60.0
+MOST = 1000
 
 
 class Clients:
@@ -19,6 +20,8 @@ class Clients:
     def renew(self, client: str) -> None:
         """This one is there."""
         with self._lock:
+            if len(self._seen) >= MOST and client not in self._seen:
+                del self._seen[next(iter(self._seen))]
             self._seen[client] = time.monotonic()
 
     def leave(self, client: str) -> None:

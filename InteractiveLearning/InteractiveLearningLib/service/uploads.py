@@ -31,10 +31,13 @@ from InteractiveLearningLib.service.jobs import Full, Missing
 from InteractiveLearningLib.service.wire import VolumeMessage, head_bytes, unpacked
 
 LARGEST = 2**30  # bytes of voxels: 512 x 512 x 2000 of int16
-PER_USER = 4 * 2**30  # bytes on the disk
+PER_USER = 4 * 2**30  # bytes on the disk, with those that were announced and are to come
+MOST_WHOLE, MOST_PARTS = 1000, 64  # volumes of a user
+BUSY_SECONDS = 60.0  # an upload is under way so long after its last chunk
 MOST_CHANNELS = 16
 KEPT_SECONDS = 24 * 3600.0
 PART_SECONDS = 3600.0
+_GONE = "This volume is not here (any more). Send it again."
 
 
 class Elsewhere(RefSegError):
@@ -54,8 +57,8 @@ class Uploads:
 
     def __init__(self, home: Path) -> None:
         self._folder = home / "service" / "volumes"
-        self._locks: dict[tuple[str, str], threading.Lock] = {}
-        self._guard = threading.Lock()
+        self._locks = [threading.Lock() for _ in range(256)]
+        self._rooms = [threading.Lock() for _ in range(256)]
 
     def begin(self, user: str, about: VolumeMessage) -> tuple[int, bool]:
         """Announce a volume; returns (bytes received so far, whether it is complete). Raises BadInput, Full."""
@@ -69,7 +72,7 @@ class Uploads:
         if tuple(shape) != about.grid.shape or not 0 < about.packed <= size + size // 1000 + 1024:
             raise BadInput("What the volume is said to be does not fit together. Send it again.")
         Grid.from_dict(about.grid.model_dump())
-        with self._lock(user, about.id):
+        with self._lock(user, about.id), _room():
             path = self._path(user, about.id)
             if path.exists():
                 os.utime(path)
@@ -77,15 +80,18 @@ class Uploads:
             part, said = _part(path)
             if said.exists() and said.read_bytes() == about.model_dump_json().encode():
                 return part.stat().st_size if part.exists() else 0, False
-            self._clear(user, about.packed)
-            part.unlink(missing_ok=True)
-            with _room():
+            # One at a time makes room for a user: two would both take the same room for free.
+            with self._rooms[hash(user) % 256]:
+                part.unlink(missing_ok=True)
+                said.unlink(missing_ok=True)
+                self._clear(user, about.packed)
+                said.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
                 write_durably(said, about.model_dump_json().encode(), mode=0o600)
             return 0, False
 
     def add(self, user: str, identifier: str, offset: int, chunk: bytes) -> tuple[int, bool]:
         """Take the bytes from `offset` on. The last ones are verified: BadInput, and the upload is gone, if wrong."""
-        with self._lock(user, identifier):
+        with self._lock(user, identifier), _room():
             path = self._path(user, identifier)
             if path.exists():
                 return path.stat().st_size, True
@@ -99,8 +105,9 @@ class Uploads:
             if received + len(chunk) > about.packed:
                 self._discard(path)
                 raise BadInput("More came of this volume than was announced. Send it again.")
-            with _room(), part.open("ab") as file:
+            with part.open("ab") as file:
                 file.write(chunk)
+            os.utime(said)
             received += len(chunk)
             if received < about.packed:
                 return received, False
@@ -109,8 +116,7 @@ class Uploads:
             except BadInput:
                 self._discard(path)
                 raise
-            with _room():
-                write_durably(path.with_suffix(".json"), said.read_bytes(), mode=0o600)
+            write_durably(path.with_suffix(".json"), said.read_bytes(), mode=0o600)
             part.chmod(0o600)
             part.replace(path)
             said.unlink(missing_ok=True)
@@ -121,23 +127,22 @@ class Uploads:
         path = self._path(user, identifier)
         part, said = _part(path)
         for file, whole in ((path, True), (part, False)):
-            if file.exists():
+            with suppress(FileNotFoundError):
                 return file.stat().st_size, whole
         if said.exists():
             return 0, False
-        raise Missing("This volume is not here (any more). Send it again.")
+        raise Missing(_GONE)
 
     def load(self, user: str, identifier: str) -> Volume:
         """The volume. Raises Missing if it is not complete or was cleared away."""
         path = self._path(user, identifier)
         try:
             about = VolumeMessage.model_validate_json(path.with_suffix(".json").read_bytes())
-            content = path.read_bytes()
-            os.utime(path)
+            with path.open("rb") as stream:
+                os.utime(path)
+                array = unpacked(stream, about.shape, about.dtype)
         except (FileNotFoundError, ValidationError) as error:
-            raise Missing("This volume is not here (any more). Send it again.") from error
-        try:
-            array = unpacked(content, about.shape, about.dtype)
+            raise Missing(_GONE) from error
         except BadInput as error:
             self._discard(path)
             raise Missing("This volume was damaged on the server's disk. Send it again.") from error
@@ -156,16 +161,32 @@ class Uploads:
                     path.unlink()
 
     def _clear(self, user: str, wanted: int) -> None:
-        """Make room for `wanted` bytes of a user: what was used longest ago goes first. Raises Full if that fails."""
-        own = [p for p in (self._folder / user).glob("*") if p.suffix not in (".json", ".tmp")]
-        used = sum(p.stat().st_size for p in own if p.exists())
-        for path in sorted((p for p in own if p.suffix != ".part"), key=lambda p: p.stat().st_mtime):
-            if used + wanted <= PER_USER:
-                return
-            used -= path.stat().st_size
-            self._discard(path)
+        """Make room for one more of a user, of `wanted` bytes: what was left longest ago goes first, half-sent ones
+        before whole ones. Raises Full if that does not suffice."""
+        now, whole, parts = time.time(), [], []
+        for file in (self._folder / user).glob("*.json"):
+            with suppress(OSError, ValidationError):  # another one may have gone meanwhile
+                if file.name.endswith(".part.json"):
+                    path = file.with_name(file.name.removesuffix(".part.json"))
+                    announced = VolumeMessage.model_validate_json(file.read_bytes()).packed
+                    parts.append((file.stat().st_mtime, announced, path))
+                else:
+                    path = file.with_suffix("")
+                    about = path.stat()
+                    whole.append((about.st_mtime, about.st_size, path))
+        parts.sort()
+        whole.sort()
+        used = sum(size for _, size, _ in parts + whole)
+        while parts and (len(parts) >= MOST_PARTS or (used + wanted > PER_USER and now - parts[0][0] > BUSY_SECONDS)):
+            used -= self._given_up(parts.pop(0))
+        while whole and (len(whole) >= MOST_WHOLE or used + wanted > PER_USER):
+            used -= self._given_up(whole.pop(0))
         if used + wanted > PER_USER:
             raise Full("Too many of your volumes are on their way at once. Let them come to their end first.", 30)
+
+    def _given_up(self, found: tuple[float, int, Path]) -> int:
+        self._discard(found[2])
+        return found[1]
 
     def _discard(self, path: Path) -> None:
         for file in (path, path.with_suffix(".json"), *_part(path)):
@@ -175,10 +196,7 @@ class Uploads:
         return self._folder / user / identifier
 
     def _lock(self, user: str, identifier: str) -> threading.Lock:
-        with self._guard:
-            if len(self._locks) > 10_000:
-                self._locks = {key: lock for key, lock in self._locks.items() if lock.locked()}
-            return self._locks.setdefault((user, identifier), threading.Lock())
+        return self._locks[hash((user, identifier)) % 256]
 
 
 def _part(path: Path) -> tuple[Path, Path]:
@@ -207,9 +225,11 @@ def _check(about: VolumeMessage, file: Path) -> None:
 
 @contextmanager
 def _room() -> Iterator[None]:
-    """Turns a disk that is full into DiskFull."""
+    """Turns a disk that is full into DiskFull, and a file that another request has given up into Missing."""
     try:
         yield
+    except FileNotFoundError as error:
+        raise Missing(_GONE) from error
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise

@@ -10,15 +10,16 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import io
 import json
 import zlib
 from collections.abc import Sequence
 from math import prod
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, BinaryIO, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, FailFast, Field, StringConstraints
 from RefSegLib.errors import BadInput
 from RefSegLib.models.spec import Label
 from RefSegLib.volume.grid import Grid
@@ -27,6 +28,8 @@ from RefSegLib.volume.volume import LabelMap, Volume
 API = 1
 HEADER = "X-RefSeg-API"
 CHUNK = 4 * 2**20
+MOST_PIXELS = 2**28  # of all outlines said at once: a thousand slices of 512 x 512
+PIECE = 2**20
 LEVEL = 1  # of zlib: a head of 256 cubed in 0.5 s; level 6 takes four times as long for a tenth less
 
 Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -37,9 +40,10 @@ Index = Annotated[int, Field(ge=-(2**31), lt=2**31)]
 Count = Annotated[int, Field(ge=0, lt=2**31)]
 LabelValue = Annotated[int, Field(ge=1, le=65535)]
 Axis = Annotated[int, Field(ge=0, le=2)]
-Number = Annotated[float, Field(allow_inf_nan=False)]
 Coordinate = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
 # Millimeters, LPS; nothing in a patient is farther than a kilometer from anything else.
+Spacing = Annotated[float, Field(ge=1e-4, le=1e4, allow_inf_nan=False)]
+Cosine = Annotated[float, Field(ge=-1.01, le=1.01, allow_inf_nan=False)]
 Point = tuple[Coordinate, Coordinate, Coordinate]
 VoxelType = Literal["int8", "uint8", "int16", "uint16", "int32", "float32"]
 
@@ -52,9 +56,9 @@ class GridMessage(_Message):
     """Grid.to_dict()."""
 
     shape: tuple[Count, Count, Count]
-    spacing: tuple[Number, Number, Number]
-    direction: tuple[tuple[Number, Number, Number], tuple[Number, Number, Number], tuple[Number, Number, Number]]
-    origin: tuple[Number, Number, Number]
+    spacing: tuple[Spacing, Spacing, Spacing]
+    direction: tuple[tuple[Cosine, Cosine, Cosine], tuple[Cosine, Cosine, Cosine], tuple[Cosine, Cosine, Cosine]]
+    origin: Point
     planar: bool = False
 
 
@@ -82,7 +86,7 @@ class ScribbleMessage(_Message):
     """prompts.Scribble"""
 
     kind: Literal["scribble"]
-    points: Annotated[list[Point], Field(min_length=1, max_length=20_000)]
+    points: Annotated[list[Point], Field(min_length=1, max_length=20_000), FailFast()]
     positive: bool
     label: LabelValue
     axis: Axis | None = None
@@ -93,7 +97,7 @@ class LassoMessage(_Message):
     """prompts.Lasso"""
 
     kind: Literal["lasso"]
-    points: Annotated[list[Point], Field(min_length=3, max_length=20_000)]
+    points: Annotated[list[Point], Field(min_length=3, max_length=20_000), FailFast()]
     positive: bool
     label: LabelValue
     axis: Axis | None = None
@@ -146,6 +150,13 @@ PromptMessage = Annotated[
 ]
 
 
+def _drawable(prompts: list[PromptMessage]) -> list[PromptMessage]:
+    """Outlines unpack to a thousand times what they take on the wire."""
+    if sum(prod(p.shape) for p in prompts if isinstance(p, OutlineMessage | ObliqueOutlineMessage)) > MOST_PIXELS:
+        raise ValueError(f"at most {MOST_PIXELS // 2**20} million pixels can be outlined at once")
+    return prompts
+
+
 class VolumeMessage(_Message):
     """A volume about to be sent: its content hash, what it is, and the bytes of its zlib stream."""
 
@@ -171,18 +182,18 @@ class SessionMessage(_Message):
     """A case to be annotated."""
 
     volume: Hash
-    labels: Annotated[list[Label], Field(min_length=1, max_length=512)]
+    labels: Annotated[list[Label], Field(min_length=1, max_length=512), FailFast()]
     channel: Annotated[int, Field(ge=0, lt=2**15)] = 0
-    earlier: Annotated[list[PromptMessage], Field(max_length=10_000)] = []
+    earlier: Annotated[list[PromptMessage], Field(max_length=10_000), FailFast(), AfterValidator(_drawable)] = []
     mask: ArrayBox | None = None
 
 
 class PromptsMessage(_Message):
     """What was said at once."""
 
-    prompts: Annotated[list[PromptMessage], Field(min_length=1, max_length=2000)]
+    prompts: Annotated[list[PromptMessage], Field(min_length=1, max_length=2000), FailFast(), AfterValidator(_drawable)]
     editable: ArrayBox | None = None
-    locked: Annotated[list[LabelValue], Field(max_length=512)] = []
+    locked: Annotated[list[LabelValue], Field(max_length=512), FailFast()] = []
 
 
 class NextMessage(_Message):
@@ -274,7 +285,9 @@ def unpack_values(box: ArrayBox) -> npt.NDArray:
         content = base64.b64decode(box.data, validate=True)
     except (binascii.Error, ValueError) as error:
         raise BadInput("The voxels of a box are not base64.") from error
-    return unpacked(content, shape, dtype)
+    if prod(shape) * dtype.itemsize > 1032 * len(content) + 64:  # deflate cannot shrink more than that
+        raise BadInput(f"{len(content)} bytes cannot hold a box of {shape} voxels.")
+    return unpacked(io.BytesIO(content), shape, dtype)
 
 
 def unpack_box(box: ArrayBox, shape: Sequence[int]) -> npt.NDArray:
@@ -287,23 +300,29 @@ def unpack_box(box: ArrayBox, shape: Sequence[int]) -> npt.NDArray:
     return whole
 
 
-def unpacked(content: bytes, shape: Sequence[int], dtype: npt.DTypeLike) -> npt.NDArray:
-    """The array that a zlib stream holds, never unpacking more than the array takes. Raises BadInput if it does not."""
+def unpacked(stream: BinaryIO, shape: Sequence[int], dtype: npt.DTypeLike) -> npt.NDArray:
+    """The array that a zlib stream holds. Raises BadInput if it does not.
+
+    Never more memory than the array and a megabyte, and no more of the array than the stream has filled.
+    """
     dtype = np.dtype(dtype).newbyteorder("<")
-    wanted = prod(shape) * dtype.itemsize
-    if wanted > 1032 * len(content) + 64:  # deflate cannot shrink more than that: not worth unpacking
-        raise BadInput(f"{len(content)} bytes cannot hold an array of {tuple(shape)} values.")
-    unpacker = zlib.decompressobj()
+    raw, at, unpacker = np.empty(prod(shape) * dtype.itemsize, np.uint8), 0, zlib.decompressobj()
     try:
-        raw = unpacker.decompress(content, wanted + 1)
+        while not unpacker.eof and at <= raw.size:
+            piece = unpacker.unconsumed_tail or stream.read(PIECE)
+            part = unpacker.decompress(piece, PIECE)
+            if not piece and not part:
+                break
+            raw[at : at + len(part)] = np.frombuffer(part, np.uint8)[: raw.size - at]
+            at += len(part)
     except zlib.error as error:
         raise BadInput(f"The compressed voxels are damaged ({error}). Send them again.") from error
-    if len(raw) != wanted or not unpacker.eof or unpacker.unused_data:
-        raise BadInput(f"The compressed voxels are not the {wanted} bytes of an array of {tuple(shape)} values.")
-    values = np.frombuffer(raw, dtype)
-    if dtype.kind == "b" and (np.frombuffer(raw, np.uint8) > 1).any():
+    if at != raw.size or not unpacker.eof or unpacker.unused_data or stream.read(1):
+        raise BadInput(f"The compressed voxels are not the {raw.size} bytes of an array of {tuple(shape)} values.")
+    if dtype.kind == "b" and (raw > 1).any():
         raise BadInput("A mask holds only 0 and 1.")
-    return values.reshape(tuple(shape))
+    raw.flags.writeable = False
+    return raw.view(dtype).reshape(tuple(shape))
 
 
 def label_map(box: ArrayBox, grid: Grid) -> LabelMap:
