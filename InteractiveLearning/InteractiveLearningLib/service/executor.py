@@ -47,6 +47,10 @@ class LearnerHandle(Protocol):
 class Executor(Protocol):
     """Whoever segments and learns for the service."""
 
+    def prepare(self) -> None:
+        """Get ready for the first task."""
+        ...
+
     def segment(self, task: SegmentTask, progress: Progress) -> Segmented:
         """Blocks. Raises RefSegError or Cancelled."""
         ...

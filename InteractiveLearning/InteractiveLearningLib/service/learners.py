@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -20,7 +19,6 @@ class LearnerProcess:
     """The learner of one model in a process of its own; a LearnerHandle. It ends when nothing is left to learn."""
 
     def __init__(self, home: Path, model: str) -> None:
-        end_left_over(home, model)
         self._process = subprocess.Popen(
             [sys.executable, "-m", MODULE, "--store", str(home), "--model", model, "--once"],
             env=python_environment(),
@@ -62,17 +60,16 @@ class LearnerProcess:
                 getattr(self._known, what)()
 
 
-def end_left_over(home: Path, model: str) -> None:
-    """End the learner that a killed service has left behind: it may be held, and would keep its lock for ever."""
-    try:
-        process = psutil.Process(json.loads((home / "learner" / f"{model}.json").read_bytes())["pid"])
-        if not {MODULE, model, str(home)} <= set(process.cmdline()):
-            return  # another program has got its number
-        process.resume()
-        process.terminate()
-        with suppress(psutil.TimeoutExpired):
-            process.wait(LEAVE_SECONDS)
-        process.kill()
-        process.wait(LEAVE_SECONDS)
-    except (OSError, ValueError, KeyError, psutil.Error):
-        return
+def end_left_over(home: Path) -> None:
+    """End the learners that a killed service has left behind: one that was held would keep its locks for ever."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if {MODULE, str(home)} <= set(process.cmdline()):
+                process.resume()
+                process.terminate()
+                found.append(process)
+    _, alive = psutil.wait_procs(found, LEAVE_SECONDS)
+    for process in alive:
+        with suppress(psutil.Error):
+            process.kill()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import numpy as np
+from anyio import to_thread
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
@@ -81,7 +82,7 @@ def list_jobs(service: The, who: Segmenter) -> dict[str, Any]:
 
 
 @router.get("/jobs/{identifier}")
-def job_state(
+async def job_state(
     identifier: ID,
     service: The,
     who: Segmenter,
@@ -90,7 +91,8 @@ def job_state(
 ) -> dict[str, Any]:
     """A job; waits for something newer than revision `seen`."""
     job = service.jobs.get(who.name, identifier)
-    job.wait(seen, wait)
+    # In threads of its own: forty that wait would otherwise leave none for clicks.
+    await to_thread.run_sync(job.wait, seen, wait, limiter=service.waiting, abandon_on_cancel=True)
     return job.describe(result=True)
 
 
@@ -103,8 +105,9 @@ def cancel_job(identifier: ID, service: The, who: Segmenter) -> dict[str, Any]:
 @router.post("/sessions", status_code=201)
 def begin_session(about: wire.SessionMessage, service: The, who: Annotator) -> dict[str, Any]:
     """Begin to annotate a volume."""
-    volume = service.uploads.load(who.name, about.volume)
-    identifier = service.sessions.create(who.name, about, volume)
+    with service.unpacking:
+        volume = service.uploads.load(who.name, about.volume)
+        identifier = service.sessions.create(who.name, about, volume)
     return {"id": identifier, "lease": LEASE, "state": _state(service, who, identifier)}
 
 
@@ -331,7 +334,8 @@ def forget(
 ) -> dict[str, Any]:
     """Remove every trace of a patient; names the versions that had learnt from the cases."""
     service.audit.append(who.name, Action.FORGET, About(patient=patient_key(service.home, about.patient)))
-    return {"versions": service.replay.forget(about.patient)}
+    cases, _ = service.replay.about(about.patient)
+    return {"cases": len(cases), "versions": service.replay.forget(about.patient)}
 
 
 @router.get("/audit")

@@ -26,6 +26,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from InteractiveLearningLib.service.app import create_app
 from InteractiveLearningLib.service.executor import Executor
+from InteractiveLearningLib.service.learners import end_left_over
 from InteractiveLearningLib.service.service import LocalExecutor, Service
 from InteractiveLearningLib.service.wire import API
 
@@ -43,21 +44,32 @@ class PatientProtocol(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:
         """See asyncio.Protocol."""
         super().connection_made(transport)
-        self._late = self.loop.call_later(HEADER_SECONDS, self._give_up)
+        self._late: asyncio.TimerHandle | None = self.loop.call_later(HEADER_SECONDS, self._give_up)
 
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
         super().data_received(data)
-        if self.cycle is not None:
-            self._late.cancel()
+        if not self._idle():
+            self._cancel()
+        elif self._late is None:  # of the next request, or of a body whose request is answered already
+            self._late = self.loop.call_later(HEADER_SECONDS, self._give_up)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio.Protocol."""
-        self._late.cancel()
+        self._cancel()
         super().connection_lost(exc)
 
+    def _idle(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def _cancel(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+
     def _give_up(self) -> None:
-        if self.cycle is None:
+        self._late = None
+        if self._idle():
             self.transport.close()
 
 
@@ -94,6 +106,7 @@ def serve(
         raise RefSegError(f"Another service is at work on the store {home}. Use that one, or end it first.") from error
     with contextlib.ExitStack() as stack:
         stack.callback(lock.release)
+        end_left_over(home)
         told = folder / "local.json"
         told.unlink(missing_ok=True)
         listening = stack.enter_context(_listening(host, port))
@@ -129,7 +142,7 @@ def _config(service: Service, certificate: Path | None, key: Path | None) -> uvi
         h11_max_incomplete_event_size=32 * 2**10,
         server_header=False,
         access_log=False,  # addresses hold no patient, but logs are read by many
-        log_level="warning",
+        log_level="error",  # no line for every port scanner
     )
 
 

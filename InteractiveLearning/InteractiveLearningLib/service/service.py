@@ -10,12 +10,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from anyio import CapacityLimiter
 from RefSegLib.errors import RefSegError
 from RefSegLib.jobs import Segmented
 from RefSegLib.models.store import ModelStore
 from RefSegLib.progress import Progress
 
 from InteractiveLearningLib.replay import ReplayStore
+from InteractiveLearningLib.reviews import settle
 from InteractiveLearningLib.service.accounts import Accounts, FailedAttempts
 from InteractiveLearningLib.service.audit import AuditLog
 from InteractiveLearningLib.service.clients import Clients
@@ -31,6 +33,8 @@ from InteractiveLearningLib.service.wire import SegmentMessage, pack_where
 
 log = logging.getLogger(__name__)
 SWEEP_SECONDS = 15.0
+UNPACKED = 2  # volumes that requests unpack at once: each may be a gigabyte made from a megabyte
+WAITING = 200  # requests that wait for jobs
 
 
 class LocalExecutor:
@@ -42,6 +46,10 @@ class LocalExecutor:
     def segment(self, task: SegmentTask, progress: Progress) -> Segmented:
         """See Executor."""
         return self._engines.segment(task, progress)
+
+    def prepare(self) -> None:
+        """See Executor. Importing torch takes two seconds, and nobody should wait for it with an image in hand."""
+        import RefSegLib.engine  # noqa: F401
 
     def learner(self, model: str) -> LearnerHandle:
         """See Executor."""
@@ -67,20 +75,28 @@ class Service:
         self.jobs = Jobs(self.device.submit)
         self.uploads, self.sessions = Uploads(home), Sessions(home, self.turns)
         self.clients = Clients()
+        self.unpacking = threading.BoundedSemaphore(UNPACKED)
+        self.waiting = CapacityLimiter(WAITING)
+        for name in self.models.names():
+            with suppress(RefSegError):  # of a damaged model; the others are served
+                settle(self.models, home, name)
         self.keeper = LearnerKeeper(home, self.replay, executor, self.turns)
         self._over = threading.Event()
         self._sweeper = threading.Thread(target=self._sweep, name="sweeper", daemon=True)
         self._sweeper.start()
+        self.device.submit(executor.prepare)
 
     def segment(self, user: str, about: SegmentMessage) -> Job:
         """Queue a segmentation. Raises Missing, BadInput or Full at once if it can be known at once."""
         name, _, version = about.model.partition("@")
         chosen = self.models.load(name, version or None)  # work that began with a version ends with it
-        volume = self.uploads.load(user, about.volume)
-        volume.check()
-        task = SegmentTask(volume, f"{name}@{chosen.version}", about.reflect, about.roi, about.suspect)
+        with self.unpacking:
+            self.uploads.load(user, about.volume).check()
 
         def work(progress: Progress) -> dict[str, Any]:
+            # Not before its turn: what waits takes no memory.
+            volume = self.uploads.load(user, about.volume)
+            task = SegmentTask(volume, f"{name}@{chosen.version}", about.reflect, about.roi, about.suspect)
             try:
                 return _travelling(self._inferred(task, progress))
             except OutOfMemory:

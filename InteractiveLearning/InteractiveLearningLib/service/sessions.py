@@ -106,7 +106,7 @@ class Sessions:
                 if entry.session is None:
                     self._admit(entry)
                     entry.session = Session.open(entry.folder)
-                    entry.revision = len(entry.session.export_log())
+                    entry.revision = len(entry.session.export_log()) - 1  # what it was: all but its beginning
                 try:
                     yield entry.session, entry
                 except RefSegError:
