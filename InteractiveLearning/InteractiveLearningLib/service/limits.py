@@ -83,6 +83,8 @@ class Limits:
                 await self._read(body, scope, receive)
                 await self._app(scope, _replayed(bytes(body), receive), marked)
             except _Refused as error:
+                if error.status == 413:
+                    await _ended(receive)  # a client that is cut off in the middle of sending never sees why
                 headers = {"connection": "close"} | ({"retry-after": "5"} if error.status == 503 else {})
                 await JSONResponse({"error": str(error)}, error.status, headers)(scope, receive, marked)
             except _Gone:
