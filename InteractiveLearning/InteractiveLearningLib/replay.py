@@ -96,9 +96,8 @@ class ReplayStore:
     def accept(self, case: AcceptedCase, identifier: str | None = None) -> str:
         """Store a case; returns its id once all of it is on the disk. Raises BadInput if it cannot be learnt from.
 
-        identifier: 32 hex digits to be its id. If there is such a case already nothing is stored: whoever never got
-        the answer may ask again.
-
+        identifier: 32 hex digits to be its id. If there is such a case, or was before it retired, nothing is stored:
+        whoever never got the answer may ask again.
         Where a capacity is set, cases that were learnt from make room for it (replay_room.py).
         """
         case.check()
@@ -122,7 +121,7 @@ class ReplayStore:
             site=case.site.strip(),
         )
         with self.adding() as db:
-            if db.scalar(select(CaseRow.id).where(CaseRow.id == row.id)) is not None:
+            if db.scalar(select(CaseRow.id).where(CaseRow.id == row.id)) or db.get(PastRow, row.id):
                 return row.id
             key, patient = self.keys.known(db, case.patient)
             if patient is None:

@@ -113,7 +113,7 @@ def _drop(db: Session, rows: Iterable[CaseRow]) -> set[str]:
     names: set[str] = set()
     for row in rows:
         names |= row.arrays()
-        db.add(PastRow(id=row.id, patient_key=row.patient_key))
+        db.merge(PastRow(id=row.id, patient_key=row.patient_key))
         db.delete(row)
     db.flush()
     return names

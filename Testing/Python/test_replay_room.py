@@ -145,6 +145,14 @@ def test_a_patient_whose_cases_all_retired_stays_on_the_same_side(replay):
     assert [c.role for c in replay.cases("tiny")] == ["train"]
 
 
+def test_a_case_accepted_again_after_it_retired_does_not_come_back(replay):
+    case = replay.accept(a_case("trains", SMALL), "ab" * 16)
+    assert replay.accept(a_case("trains", SMALL), case) == case and len(replay.cases()) == 1
+    age(replay, case, 2)
+    assert retire(replay, 1).cases == (case,)
+    assert replay.accept(a_case("trains", SMALL), case) == case and replay.cases() == []
+
+
 @pytest.mark.parametrize("days", [0, -3, float("nan"), float("inf")])
 def test_an_age_that_is_none_is_refused(replay, days):
     with pytest.raises(BadInput, match="above 0"):
