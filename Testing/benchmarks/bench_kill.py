@@ -27,7 +27,14 @@ from tiny_learning import SPEC, a_ball_case, an_untrained_version
 
 # Processes are forked from a server that has done the slow imports, so that 50 of them do not take 50 times as long.
 FORKED = multiprocessing.get_context("forkserver")
-FORKED.set_forkserver_preload(["InteractiveLearningLib.learner", "openvino.frontend.pytorch", "torch._dynamo"])
+FORKED.set_forkserver_preload(
+    [
+        "InteractiveLearningLib.learner",
+        "openvino.frontend.pytorch",
+        "torch._dynamo",
+        "InteractiveLearningLib.service.serve",
+    ]
+)
 
 
 def write_cases(home: Path, start: int, pipe: Connection) -> None:
@@ -98,7 +105,7 @@ def kill_learners(home: Path, times: int, rng: random.Random) -> tuple[dict, lis
         elif process.exitcode != 0:
             faults.append(f"learner {turn} failed: {json.loads(status.read_bytes())['message']}")
             break
-        faults += [f"learner {turn}, {state}: {fault}" for fault in _look(home, accepted)]
+        faults += [f"learner {turn}, {state}: {fault}" for fault in look(home, accepted)]
         while not _left(home):  # there is always something to learn
             added += 1
             accepted.append(replay.accept(a_ball_case(f"q{added}", 100 + added)))
@@ -107,7 +114,7 @@ def kill_learners(home: Path, times: int, rng: random.Random) -> tuple[dict, lis
     process.join()
     if process.exitcode != 0:
         faults.append("the learner did not finish after the last kill")
-    faults += [f"at the end: {fault}" for fault in _look(home, accepted)]
+    faults += [f"at the end: {fault}" for fault in look(home, accepted)]
     faults += [f"case {case} has no verdict at the end" for case in _left(home)]
     faults += [f"{path} was left behind" for path in home.rglob("*.tmp")]
     verdicts = VerdictLog(home, SPEC.name).verdicts()
@@ -127,7 +134,8 @@ def _left(home: Path) -> list[str]:
     return [c.id for c in ReplayStore(home).cases(SPEC.name, "train") if c.id not in done]
 
 
-def _look(home: Path, accepted: list[str]) -> list[str]:
+def look(home: Path, accepted: list[str]) -> list[str]:
+    """What is wrong with a store: lost or damaged cases, versions that do not verify, an active one that won't load."""
     replay, store, faults = ReplayStore(home), ModelStore(home), []
     stored = {case.id for case in replay.cases(SPEC.name)}
     faults += [f"case {i} is lost" for i in accepted if i not in stored]
