@@ -5,7 +5,7 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: install demo test lint bench-inference bench-interaction bench-kill bench-reflection clean
+.PHONY: install demo test lint bench-inference bench-interaction bench-kill bench-learning bench-reflection clean
 .DEFAULT_GOAL := install
 
 install: $(STAMP)
@@ -48,6 +48,10 @@ bench-interaction: install $(PEERS)/.installed
 
 bench-kill: install
 	$(PY) Testing/benchmarks/bench_kill.py
+
+# REFSEG_DATA names the folder with msd_hippocampus and acdc. Under two hours on two cores; goes on where it was stopped.
+bench-learning: install
+	$(PY) Testing/benchmarks/bench_learning.py --tables docs/learning-tables.md
 
 # REFSEG_DATA names the folder with acdc and cxr_lung. Two hours on two cores; goes on where it was stopped.
 bench-reflection: install

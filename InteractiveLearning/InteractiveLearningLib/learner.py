@@ -67,10 +67,14 @@ def read_status(home: str | Path, model: str) -> LearnerStatus | None:
     return LearnerStatus(**json.loads(path.read_bytes())) if path.exists() else None
 
 
+class AlreadyAtWork(RefSegError):
+    """Another learner holds the lock of this model."""
+
+
 class Learner:
     """Everything one model has to learn.
 
-    Raises RefSegError if there is no such model, or another learner is at work for it.
+    Raises RefSegError if there is no such model, AlreadyAtWork if another learner is at work for it.
     """
 
     def __init__(
@@ -84,7 +88,7 @@ class Learner:
         try:
             self._lock.acquire()
         except Timeout:
-            raise RefSegError(f"A learner for '{model}' is already at work on this store.") from None
+            raise AlreadyAtWork(f"A learner for '{model}' is already at work on this store.") from None
         self.replay = ReplayStore(self.home)
         self.log, self.checkpoint = VerdictLog(home, model), _folder(home) / f"{model}.checkpoint"
         self._status, self._said = LearnerStatus(pid=os.getpid()), 0.0
@@ -169,7 +173,7 @@ class Learner:
                 parent.synthesizer(),
                 parent=f"{parent.name}@{parent.version}",
                 data={"case": info.id, "cases": used},
-                settings=asdict(self.settings) | {"done": len(learnt.losses), "took": round(learnt.seconds, 1)},
+                settings=asdict(self.settings) | learnt.summary(),
                 reflection=parent.manifest.reflection,
             )
 

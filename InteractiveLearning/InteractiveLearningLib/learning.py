@@ -22,24 +22,24 @@ from RefSegLib.durable import write_durably
 from RefSegLib.errors import BadInput, Cancelled
 from RefSegLib.inference.predict import prepare
 from RefSegLib.inference.region import RegionOfInterest, find_regions
-from RefSegLib.inference.segmenter import load_segmenter
+from RefSegLib.inference.segmenter import Segmenter, load_segmenter
 from RefSegLib.inference.tiling import infer
 from RefSegLib.models.networks import build_segmenter
 from RefSegLib.models.spec import SegmenterSpec
 from RefSegLib.models.store import ModelVersion
 from RefSegLib.progress import SILENT, Progress
 from RefSegLib.training.augment import Augmentation, random_looks, random_patch
+from RefSegLib.training.batches import batch_of
+from RefSegLib.training.fit import fast_precision
 from RefSegLib.training.losses import dice_ce
 from RefSegLib.volume.resample import resample_array, resample_labels
 from torch import Tensor, nn
 
 from InteractiveLearningLib.accepted import AcceptedCase
+from InteractiveLearningLib.weights import voxel_weights
 
 # The network knows its kind of image already; strong changes would only slow the few iterations down.
 LIGHT = Augmentation(rotation=10.0, scale=0.1, shift=0.08, looks=0.15)
-
-# Far from every outline the confidence is 0; some weight keeps the model from inventing structures there.
-LEAST_WEIGHT = 0.1
 
 Floats = npt.NDArray[np.float32]
 
@@ -52,9 +52,10 @@ class LearningSettings:
     rate: of AdamW, reached after `warm_up` iterations, then falling to 0. Chosen on a finished hippocampus network, 30
     iterations on one case, two cases: 1e-5, 3e-5, 1e-4 gained 0.5, 1.4, 2.5 Dice points on that case and changed 16
     patients of the validation split by 0.0, -0.1, -0.7. A network at its beginning bears much more.
-    batch: patches an iteration, half of the new case.
-    trust: weight of an accepted voxel that nobody drew against what the model said before. emphasis: how much more a
-    drawn slice counts. capacity: earlier cases replayed. checkpoint: iterations between checkpoints.
+    batch: patches an iteration, None: as many as training takes. share: how likely a patch is of the new
+    case.
+    trust: weight of an accepted voxel that nobody drew against what the model said before. confidence, reach, emphasis:
+    see voxel_weights. capacity: earlier cases replayed. checkpoint: iterations between checkpoints.
     """
 
     iterations: int = 150
@@ -62,8 +63,11 @@ class LearningSettings:
     patience: int = 40
     rate: float = 3e-5
     warm_up: int = 10
-    batch: int = 2
+    batch: int | None = None
+    share: float = 0.5
     trust: float = 0.7
+    confidence: bool = True
+    reach: float = 0.0
     emphasis: float = 1.0
     capacity: int = 16
     checkpoint: int = 20
@@ -89,14 +93,20 @@ class Learnt:
     losses: list[float]
     seconds: float
 
+    def summary(self) -> dict[str, Any]:
+        """What a version records of its learning: iterations, seconds, mean loss of the first and last ten."""
+        first, last = (round(float(np.mean(part)), 4) for part in (self.losses[:10], self.losses[-10:]))
+        return {"done": len(self.losses), "took": round(self.seconds, 1), "loss": [first, last]}
 
-def samples_of(case: AcceptedCase, spec: SegmenterSpec, segmenter: Any, settings: LearningSettings) -> list[Sample]:
+
+def samples_of(
+    case: AcceptedCase, spec: SegmenterSpec, segmenter: Segmenter | None, settings: LearningSettings
+) -> list[Sample]:
     """What can be learnt from a case, one sample per region that holds a label.
 
-    segmenter: the model as it was before this case; its probabilities are mixed into the target.
+    segmenter: the model as it was before this case; its probabilities are mixed into the target. None: they are not.
     """
-    shape = case.labels.array.shape
-    confidence = np.ones(shape, np.float32) if case.confidence is None else np.maximum(case.confidence, LEAST_WEIGHT)
+    weights = voxel_weights(case, confidence=settings.confidence, reach=settings.reach, emphasis=settings.emphasis)
     drawn = case.drawn().astype(np.uint8)
     regions = [RegionOfInterest(case.image.grid)] if case.region else find_regions(case.image, spec)
     samples = []
@@ -107,12 +117,12 @@ def samples_of(case: AcceptedCase, spec: SegmenterSpec, segmenter: Any, settings
             continue
         here = resample_array(drawn, case.image.grid, region.grid, nearest=True).astype(bool)
         # Outside the image the weight is 0: padding teaches nothing.
-        sure = resample_array(confidence, case.image.grid, region.grid).astype(np.float32)
+        weight = resample_array(weights, case.image.grid, region.grid).astype(np.float32)
         image = prepare(case.image, region.grid, spec)
         trust = np.where(here, 1.0, settings.trust).astype(np.float32)
         one_hot = np.moveaxis(np.eye(spec.outputs, dtype=np.float32)[labels], -1, 0)
-        target = trust * one_hot + (1 - trust) * infer(segmenter, image, SILENT)
-        weight = sure * (1 + settings.emphasis * here.astype(np.float32))
+        soft = segmenter is not None and trust.min() < 1
+        target = trust * one_hot + (1 - trust) * infer(segmenter, image, SILENT) if soft else one_hot
         samples.append(Sample(image, target, weight, region.grid.spacing))
     return samples
 
@@ -133,7 +143,8 @@ def learn(
     case holds nothing to learn from, or if learning diverges.
     """
     spec, (identifier, accepted) = version.spec, case
-    before = load_segmenter(version)
+    mixed = settings.trust < 1 and any(c.confidence is not None for c in (accepted, *replayed))
+    before = load_segmenter(version) if mixed else None  # takes a second that full masks need not wait for
     new = samples_of(accepted, spec, before, settings)
     if not new:
         raise BadInput(f"Case {identifier} has no label inside the region that {spec.name} looks at.")
@@ -149,6 +160,7 @@ def learn(
     mine = {"case": identifier, "parent": version.version, "settings": asdict(settings)}
     losses, spent = _resume(checkpoint, mine, module, optimizer, device)
     generator = torch.Generator().manual_seed(zlib.crc32(f"{settings.seed} {identifier} {len(losses)}".encode()))
+    size = settings.batch or batch_of(spec)
     started = time.monotonic() - spent
     for loss in losses:
         report(loss)
@@ -163,10 +175,13 @@ def learn(
         while not _finished(losses, time.monotonic() - started, settings):
             for group in optimizer.param_groups:
                 group["lr"] = _rate(len(losses), time.monotonic() - started, settings)
-            pools = [old if n % 2 and old else new for n in range(settings.batch)]
+            fresh = torch.rand(size, generator=generator) < settings.share
+            pools = [new if mine_too or not old else old for mine_too in fresh.tolist()]
             chosen = [pool[int(torch.randint(len(pool), (1,), generator=generator))] for pool in pools]
             image, target, weight = (t.to(device) for t in _batch(chosen, spec, generator))
-            loss = dice_ce(module(image), target, weight)
+            with fast_precision(device):
+                logits = module(image)
+            loss = dice_ce(logits, target, weight)
             if not torch.isfinite(loss):
                 raise BadInput(f"Learning from case {identifier} diverged; nothing was changed.")
             optimizer.zero_grad(set_to_none=True)
@@ -204,10 +219,11 @@ def _batch(samples: list[Sample], spec: SegmenterSpec, generator: torch.Generato
     """Patches in slightly random poses and looks: image, target, weight, each (n, channel, k, j, i)."""
     patches = []
     for sample in samples:
-        # Target and weight ride along as further channels of the image, so that they stay soft.
+        # Target and weight ride along as further channels of the image, so that they stay soft; what the patch is
+        # centered on is told by a mask alone.
         stack = np.concatenate([sample.image, sample.target, sample.weight[None]])
-        labels = sample.target.argmax(0)
-        patch, _ = random_patch(stack, labels, spec.outputs, spec.patch, sample.spacing, LIGHT, generator)
+        structure = sample.target[0] < 0.5
+        patch, _ = random_patch(stack, structure, 2, spec.patch, sample.spacing, LIGHT, generator)
         patches.append(patch)
     stack, channels = torch.stack(patches), len(spec.channels)
     return random_looks(stack[:, :channels], LIGHT, generator), stack[:, channels:-1], stack[:, -1:]

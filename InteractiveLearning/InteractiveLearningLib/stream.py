@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from RefSegLib.errors import BadInput
 from RefSegLib.inference.predict import RegionResult, segment
-from RefSegLib.inference.segmenter import load_segmenter
+from RefSegLib.inference.segmenter import Segmenter, load_segmenter
 from RefSegLib.models.spec import SegmenterSpec
-from RefSegLib.models.store import ModelStore
+from RefSegLib.models.store import ModelStore, ModelVersion
 from RefSegLib.progress import SILENT, Progress
 from RefSegLib.quality.metrics import dice
 from RefSegLib.training.cases import Case
@@ -34,6 +34,7 @@ from InteractiveLearningLib.learning import LearningSettings
 from InteractiveLearningLib.outcome import border
 from InteractiveLearningLib.replay import ReplayStore
 from InteractiveLearningLib.session import Session
+from InteractiveLearningLib.verdicts import Verdict
 
 
 def run_stream(
@@ -85,29 +86,48 @@ def ordered(cases: Sequence[Case], order: str) -> list[Case]:
     return [known[name] for name in names]
 
 
+def annotated(
+    version: ModelVersion, segmenter: Segmenter, case: Case, budget: int, progress: Progress = SILENT
+) -> tuple[dict[str, Any], list[AcceptedCase]]:
+    """A case segmented by a version and corrected by the robot: its row of the report so far, and what is accepted of
+    it, one for each region that holds a label. budget 0: the reference is accepted as it is."""
+    volume, truth = read_image(case.image), read_labels(case.labels)
+    row: dict[str, Any] = {"case": case.name, "version": version.version, "before": {}, "after": {}}
+    borders: list[tuple[int, int]] = []
+    accepted = []
+    for result in segment(volume, segmenter, progress=Progress(cancelled=progress.cancelled)).regions:
+        made = _accepted(volume, truth, result, version.spec, budget, row, borders)
+        if made is not None:
+            accepted.append(replace(made, model=version.name, patient=case.patient))
+    drawn, full = np.sum(borders, axis=0).tolist() if borders else (0, 0)
+    row["boundary_pixels"], row["effort_share"] = drawn, round(drawn / full, 4) if full else None
+    return row, accepted
+
+
 def _one_case(
     store: ModelStore, model: str, case: Case, budget: int, replay: ReplayStore, learner: Learner, progress: Progress
 ) -> dict[str, Any]:
     started = time.monotonic()
     progress(0.0, f"{case.name}: segmenting")
-    volume, truth = read_image(case.image), read_labels(case.labels)
     version = store.load(model)
-    segmenter = load_segmenter(version)
-    row: dict[str, Any] = {"case": case.name, "version": version.version, "before": {}, "after": {}}
-    borders: list[tuple[int, int]] = []
-    for result in segment(volume, segmenter, progress=Progress(cancelled=progress.cancelled)).regions:
-        accepted = _accepted(volume, truth, result, version.spec, budget, row, borders)
-        if accepted is not None:
-            row["id"] = replay.accept(replace(accepted, model=model, patient=case.patient))
-    drawn, full = np.sum(borders, axis=0).tolist() if borders else (0, 0)
-    row["boundary_pixels"], row["effort_share"] = drawn, round(drawn / full, 4) if full else None
+    row, accepted = annotated(version, load_segmenter(version), case, budget, progress)
+    for made in accepted:
+        row["id"] = replay.accept(made)
     progress(0.2, f"{case.name}: learning")
-    row["verdicts"] = [
-        {"outcome": v.outcome, "reason": v.reason, "candidate": v.candidate, "before": v.before, "after": v.after}
-        for v in learner.work(progress.part(0.2, 1.0))
-    ]
+    row["verdicts"] = [told(verdict) for verdict in learner.work(progress.part(0.2, 1.0))]
     row["seconds"] = round(time.monotonic() - started, 1)
     return row
+
+
+def told(verdict: Verdict) -> dict[str, Any]:
+    """What a report says of a verdict."""
+    return {
+        "outcome": verdict.outcome,
+        "reason": verdict.reason,
+        "candidate": verdict.candidate,
+        "before": verdict.before,
+        "after": verdict.after,
+    }
 
 
 def _accepted(

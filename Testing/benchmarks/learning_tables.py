@@ -1,0 +1,190 @@
+"""What bench_learning found, as Markdown."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from learning_arms import (
+    ARMS,
+    OFFLINE,
+    SETTINGS,
+    SLICES,
+    VALIDATION_PATIENTS,
+    Tester,
+    arm_folder,
+    finished,
+    mean_dice,
+    verdicts,
+)
+from learning_arms import rows as rows_of
+from learning_data import Set, group
+from RefSegLib.models.store import ModelStore
+
+WORSE = 0.005
+COMMAND = "make bench-learning"
+
+
+def tables(sets: list[Set]) -> str:
+    """Everything, set by set."""
+    return "\n".join([_head(), *(line for wanted in sets for line in _set(wanted))]) + "\n"
+
+
+def _head() -> str:
+    return f"""# Continual learning, measured
+
+`{COMMAND}` writes these tables (two cores, one thread an arm, two arms at a time). Start models, streams, roles and
+settings: `Testing/benchmarks/learning_data.py` and `learning_arms.py`. Everything runs through the product's own path:
+session, robot annotator, replay store, learner, gate, model store. Each case is outlined on {SLICES} slices of one
+plane after its limits were marked; the gate wants {VALIDATION_PATIENTS} validation patients, drawn from the stream by
+the replay store as at a site. Dice: mean over labels and test images, on the grid the network sees. **Live** is
+the published version, **newest** the last one learnt, published or not. **Forgetting**: on the test patients of the
+first group (hearts; all test patients for the hippocampus, which has no groups), Dice of the newest version at its best
+on the way, minus at the end, in points; "since its task": at the end of the first group's cases minus at the end.
+**Offline**: the start model trained on by `refseg train`'s loop on the full masks of the same cases that the stream
+trains on, the cases the gate keeps choosing the epoch.
+"""
+
+
+def _set(wanted: Set) -> list[str]:
+    done = [name for name in ARMS if finished(wanted, name)]
+    unfinished = [name for name in [*ARMS, OFFLINE] if not finished(wanted, name)]
+    kind = wanted.spec.name.removesuffix("-stream")
+    lines = [f"## {kind.capitalize()}", ""]
+    frames = {c.patient for c in wanted.test}
+    lines += [
+        f"Start: {len({c.patient for c in wanted.start})} patients; stream: {len(wanted.stream)}; test: "
+        f"{len(frames)} patients, {len(wanted.test)} images. Network: {wanted.spec.network.name} "
+        f"{wanted.spec.network.arguments['filters']}. Learning: {dict(SETTINGS[kind])}, else as in the product.",
+        "",
+    ]
+    if unfinished:
+        lines += [f"Not finished: {', '.join(unfinished)}.", ""]
+    if not done:
+        return lines
+    offline = _offline(wanted)
+    found = {name: _summary(wanted, name, offline) for name in done}
+    heads = ["arm", "start", "live", "newest", "live − offline", "newest − offline", "forgetting", "since its task"]
+    lines += _table(heads, [_main_row(name, s) for name, s in found.items()])
+    if offline is not None:
+        first = mean_dice(_tests(wanted, OFFLINE), wanted.first) if wanted.first else 0
+        lines += ["", f"Offline: {offline:.4f} (first group {first:.4f})."]
+    lines += ["", "### The gate", ""]
+    heads = ["arm", "published", "refused", "waited", "skipped", "worse on test by > 0.5 points", "worst step (points)"]
+    lines += _table(heads, [_gate_row(name, s) for name, s in found.items()])
+    lines += ["", "### Effort and time", ""]
+    heads = ["arm", "boundary drawn", "Dice of what was accepted", "accepted → verdict, median (s)", "longest (s)"]
+    lines += _table(heads, [_time_row(name, s) for name, s in found.items()])
+    lines += ["", "### Test Dice along the stream: live / newest after so many cases", ""]
+    lines += _curves(wanted, found)
+    if wanted.first != [c.name for c in wanted.test]:
+        lines += ["", "### Newest version by pathology: at the end (at its best)", "", *_groups(wanted, done)]
+    if "full system" in found:
+        lines += ["", "### Every refusal of the full system", ""]
+        lines += [f"* {v.reason}" for v in found["full system"]["verdicts"] if v.outcome == "refused"] or ["None."]
+    return [*lines, ""]
+
+
+def _tests(wanted: Set, name: str) -> Any:
+    known = Tester(wanted, arm_folder(wanted, name) / "tests.json").known
+    return next(iter(known.values())) if name == OFFLINE else known
+
+
+def _offline(wanted: Set) -> float | None:
+    return mean_dice(_tests(wanted, OFFLINE)) if finished(wanted, OFFLINE) else None
+
+
+def _summary(wanted: Set, name: str, offline: float | None) -> dict[str, Any]:
+    folder, tests, rows = arm_folder(wanted, name), _tests(wanted, name), rows_of(arm_folder(wanted, name))
+    start = ModelStore(folder / "home").versions(wanted.spec.name)[0]
+    live = [start, *(row["live"] for row in rows)]
+    newest = [start, *(row["newest"] for row in rows)]
+    first = [mean_dice(tests[v], wanted.first) for v in newest]
+    judged = verdicts(wanted, name)
+    steps = [
+        mean_dice(tests[after]) - mean_dice(tests[before])
+        for before, after in pairwise(dict.fromkeys(live))  # who went live, in turn
+    ]
+    task = next((n for n, c in enumerate(wanted.stream) if _group(c) != _group(wanted.stream[0])), 0)
+    shares = [row["effort_share"] for row in rows if row["effort_share"] is not None]
+    after = [value for row in rows for value in row["after"].values()]
+    seconds = [row["seconds"] for row in rows if row["role"] == "train"]
+    return {
+        "live": [mean_dice(tests[v]) for v in live],
+        "newest": [mean_dice(tests[v]) for v in newest],
+        "offline": offline,
+        "forgetting": max(first) - first[-1],
+        "since": first[task] - first[-1] if task else None,
+        "verdicts": judged,
+        "steps": steps,
+        "share": float(np.mean(shares)),
+        "accepted": float(np.mean(after)),
+        "seconds": seconds,
+    }
+
+
+def _group(case: Any) -> str:
+    return group(case) if case.patient.startswith("patient") else ""
+
+
+def _points(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:+.2f}"
+
+
+def _main_row(name: str, s: dict[str, Any]) -> list[str]:
+    live, newest, offline = s["live"][-1], s["newest"][-1], s["offline"]
+    gaps = [None, None] if offline is None else [live - offline, newest - offline]
+    return [
+        name,
+        f"{s['live'][0]:.4f}",
+        f"{live:.4f}",
+        f"{newest:.4f}",
+        *map(_points, gaps),
+        f"{100 * s['forgetting']:.2f}",
+        _points(s["since"]),
+    ]
+
+
+def _gate_row(name: str, s: dict[str, Any]) -> list[str]:
+    outcomes = Counter(v.outcome for v in s["verdicts"])
+    worse = sum(step < -WORSE for step in s["steps"])
+    counts = [str(outcomes[kind]) for kind in ("published", "refused", "waiting", "skipped")]
+    return [name, *counts, f"{worse} of {len(s['steps'])}", _points(min(s["steps"], default=None))]
+
+
+def _time_row(name: str, s: dict[str, Any]) -> list[str]:
+    seconds = s["seconds"]
+    return [
+        name,
+        f"{100 * s['share']:.0f} %" if ARMS[name].slices else "100 %",
+        f"{s['accepted']:.3f}",
+        f"{np.median(seconds):.0f}",
+        f"{max(seconds):.0f}",
+    ]
+
+
+def _curves(wanted: Set, found: dict[str, Any]) -> list[str]:
+    at = [*range(0, len(wanted.stream), 5), len(wanted.stream)]
+    body = [[name, *(f"{s['live'][n]:.3f} / {s['newest'][n]:.3f}" for n in at)] for name, s in found.items()]
+    return _table(["arm", *map(str, at)], body)
+
+
+def _groups(wanted: Set, done: list[str]) -> list[str]:
+    names = {
+        name: [c.name for c in wanted.test if group(c) == name] for name in dict.fromkeys(map(group, wanted.stream))
+    }
+    body = []
+    for arm in done:
+        tests, rows = _tests(wanted, arm), rows_of(arm_folder(wanted, arm))
+        line = []
+        for cases in names.values():
+            curve = [mean_dice(tests[row["newest"]], cases) for row in rows]
+            line.append(f"{curve[-1]:.3f} ({max(curve):.3f})")
+        body.append([arm, *line])
+    return _table(["arm", *(f"{n} ({len(c)} images)" for n, c in names.items())], body)
+
+
+def _table(heads: list[str], body: list[list[str]]) -> list[str]:
+    return [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads), *(f"| {' | '.join(row)} |" for row in body)]
