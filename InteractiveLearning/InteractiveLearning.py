@@ -94,7 +94,7 @@ class InteractiveLearningWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
         self.enter()
 
     def cleanup(self):
-        """Leave nothing behind; a session that was not finished can go on later, the learner at its next start."""
+        """Leave nothing behind; a session that was not finished can go on later, and so does what was being learnt."""
         self._timer.stop()
         self._strokes.stop()
         self.logic.endSession(keep=True)

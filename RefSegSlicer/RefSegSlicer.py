@@ -82,6 +82,7 @@ class RefSegSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def cleanup(self):
         """Leave nothing behind."""
         self.onCancel()
+        self.logic.closeRunner()
         self._timer.stop()
         self._unwatchParameters()
         self.removeObservers()
@@ -160,7 +161,7 @@ class RefSegSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Start."""
         values = self._parameterNode
         self._message = ""
-        self.logic.runner = self.logic.runner or self.logic.processRunner(
+        self.logic.runner = self.logic.runner or self.logic.serviceRunner(
             packages.python(), packages.store(), packages.environment()
         )
         self.job = self._guarded(
@@ -203,7 +204,7 @@ class RefSegSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._done(str(error))
 
     def onCancel(self, checked=False):
-        """Stop; the processes are gone when this returns."""
+        """Stop; nothing of the job runs when this returns."""
         if self.job is not None:
             self.job.cancel()
             self.job.poll()

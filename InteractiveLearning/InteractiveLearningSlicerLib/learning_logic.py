@@ -1,27 +1,30 @@
-"""Accepting cases, the learner's process, and the versions it makes: from files alone, so panels may come and go."""
+"""Accepting cases, the service that learns them, and the versions it makes. Nothing here waits for the service."""
 
 import json
-import subprocess
 import sys
+import threading
 from contextlib import suppress
 from pathlib import Path
 
 from RefSegLib.errors import RefSegError
 
-LEAVE_SECONDS = 3.0
+LOOK_SECONDS = 1.0
+RETRY_SECONDS = 30.0
 
 
 class LearningLogic:
-    """store: folder of models and accepted cases (None: REFSEG_HOME or ~/.refseg); python: runs the learner, in
-    `environment` (None: this process's own).
+    """store: folder of models and accepted cases (None: REFSEG_HOME or ~/.refseg); python: runs the service that
+    learns, in `environment` (None: this process's own).
     """
 
     def __init__(self, store=None, python=sys.executable, environment=None):
+        from InteractiveLearningLib.service.local import LocalService
         from RefSegLib.models.store import ModelStore
 
-        self.models, self.python, self._environment = ModelStore(store), python, environment
+        self.models, self.python = ModelStore(store), python
         self.home = self.models.home
-        self._learner = None
+        self._service = LocalService(self.home, python, environment)
+        self._watch = None
 
     def accept(self, case):
         """Keep an accepted case for good; returns its id once it is on the disk."""
@@ -34,44 +37,30 @@ class LearningLogic:
             replay.close()
 
     def startLearner(self, model):
-        """Learn what was accepted, in the background, until nothing is left. Does nothing while it still runs."""
-        from RefSegLib.engine_process import python_environment
-
-        if self.learnerRuns():
+        """Have what was accepted learnt by the service of this computer, which is started if it does not run."""
+        if self._watch is not None and self._watch.model == model and not self._watch.error:
             return
-        command = [str(self.python), "-m", "InteractiveLearningLib.learner", "--store", str(self.home)]
-        try:
-            self._learner = subprocess.Popen(
-                [*command, "--model", model, "--once"],
-                env=python_environment(self._environment),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
-            )
-        except OSError as error:
-            msg = (
-                f"The case is kept, but the Python '{self.python}' could not be started to learn it: {error.strerror}."
-            )
-            raise RefSegError(msg) from error
+        self._end()
+        self._watch = _Watch(self._service, model)
 
     def learnerRuns(self):
-        """True while the process that startLearner made is at work."""
-        return self._learner is not None and self._learner.poll() is None
+        """True while the service learns, or has cases before it, as far as it has told."""
+        said = {} if self._watch is None else self._watch.said
+        return bool(said.get("running") or said.get("pending"))
 
     def stopLearner(self):
-        """Stop it; it writes a checkpoint and goes on from there when it is started again."""
-        if self.learnerRuns():
-            self._learner.terminate()
-            with suppress(subprocess.TimeoutExpired):
-                self._learner.wait(LEAVE_SECONDS)
-        if self.learnerRuns():
-            self._learner.kill()
-            self._learner.wait()
-        self._learner = None
+        """Need the service no more. What it was learning when it ends goes on when it is started again."""
+        self._end()
+        self._service.leave()
 
     def status(self, model):
         """A sentence on what the learner of a model does or did last."""
+        watch = self._watch
+        if watch is not None and watch.model == model:
+            if watch.error:
+                return f"What was accepted is kept, but cannot be learnt now: {watch.error}"
+            with suppress(KeyError, TypeError):  # the service has not told yet
+                return watch.said["status"]["message"]
         # Read here and not by learner.read_status: that module needs torch.
         path = Path(self.home) / "learner" / f"{model}.json"
         with suppress(OSError, ValueError):
@@ -92,4 +81,36 @@ class LearningLogic:
 
     def rollBack(self, model):
         """Return to the version that was active before; returns it."""
-        return self.models.rollback(model)
+        client = self._service.found() if self._watch is not None else None
+        return self.models.rollback(model) if client is None else client.roll_back(model)
+
+    def _end(self):
+        if self._watch is not None:
+            self._watch.over.set()
+        self._watch = None
+
+
+class _Watch:
+    """Starts the service, again if it was killed, and asks what it learns of a model: in a thread, until `over`.
+
+    said: its last answer, {} before the first; error: why it cannot be asked, empty if it can.
+    """
+
+    def __init__(self, service, model):
+        self.model, self.said, self.error, self.over = model, {}, "", threading.Event()
+        self._service = service
+        threading.Thread(target=self._run, name="learning", daemon=True).start()
+
+    def _run(self):
+        from InteractiveLearningLib.service.failures import Unreachable
+        from RefSegLib.progress import Progress
+
+        waiting = 0
+        while not self.over.wait(waiting):
+            try:
+                client = self._service.client(Progress(cancelled=self.over.is_set))
+                self.said, self.error, waiting = client.learning(self.model), "", LOOK_SECONDS
+            except Unreachable:  # it was killed, most likely: the next look starts it again
+                waiting = LOOK_SECONDS
+            except RefSegError as error:
+                self.error, waiting = str(error), RETRY_SECONDS

@@ -38,7 +38,7 @@ class SessionLogic:
         self._annotation = self._clicks = None
 
     def openStore(self, store, python, environment=None):
-        """Models and accepted cases are in `store` from now on (None: the default one); `python` runs the learner."""
+        """Models and accepted cases are in `store` from now on (None: the default one); `python` runs the service."""
         from RefSegLib.models.store import ModelStore
 
         home = ModelStore(store).home
@@ -47,7 +47,7 @@ class SessionLogic:
             self.learning = LearningLogic(store, python, environment)
 
     def stopLearner(self):
-        """End the learner's process, if there is one."""
+        """Need the service that learns no more, if there is one."""
         if self.learning is not None:
             self.learning.stopLearner()
 

@@ -79,6 +79,10 @@ class Runner(Protocol):
         """
         ...
 
+    def close(self) -> None:
+        """Nothing more will be asked for."""
+        ...
+
 
 class Signal:
     """Functions to call when something happened. (Qt signals defined in Python crash under PythonQt.)"""

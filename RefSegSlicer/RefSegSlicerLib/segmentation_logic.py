@@ -37,12 +37,19 @@ class SegmentationLogic:
         """Lay maps of doubt over their volumes in all slice views, or take them away again."""
         doubt.showDoubt(self.scene, shown)
 
-    @staticmethod
-    def processRunner(python, store, environment=None):
-        """A runner that starts one process of `python` per image, with `environment` (None: this process's own)."""
-        from RefSegLib.engine_process import EngineProcess
+    def closeRunner(self):
+        """Nothing more is to be segmented; what the runner has started for it ends, unless others use it."""
+        if self.runner is not None:
+            self.runner.close()
+            self.runner = None
 
-        return EngineProcess(store, python=python, environment=environment)
+    @staticmethod
+    def serviceRunner(python, store, environment=None):
+        """A runner on the engine service of this computer. Jobs start the service, in their threads, if it does not
+        run: a process of `python`, with `environment` (None: this process's own), that other programs use as well."""
+        from InteractiveLearningLib.service.local import LocalRunner, LocalService
+
+        return LocalRunner(LocalService(store, python, environment))
 
     @staticmethod
     def modelNames(store):

@@ -76,7 +76,7 @@ from pathlib import Path
 for package in {("RefSegLib", "InteractiveLearningLib")!r}:
     found = importlib.import_module(package)
     assert found.__file__.startswith(stage), found.__file__
-for name in ("RefSegLib.volume.io", "RefSegLib.models.store", "RefSegLib.engine_process",
+for name in ("RefSegLib.volume.io", "RefSegLib.models.store", "InteractiveLearningLib.service.local",
              "InteractiveLearningLib.session", "InteractiveLearningLib.replay"):
     assert importlib.import_module(name).__file__.startswith(stage)
 from RefSegLib.resources import resource

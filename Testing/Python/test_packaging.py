@@ -18,6 +18,8 @@ CLIENT = [
     "InteractiveLearningLib.propagation.propagate",
     "InteractiveLearningLib.guidance",
     "InteractiveLearningLib.replay",
+    "InteractiveLearningLib.service.local",
+    "InteractiveLearningLib.service.remote_session",
     "InteractiveLearningLib.cli",
 ]
 FORBIDDEN = ["torch", "monai", "openvino", "slicer", "qt", "ctk", "PySide6"]

@@ -1,12 +1,15 @@
 """The Interactive Learning module's logic on real MRML scenes: clicks, undo, next slice, accepting, learning."""
 
+import json
 import time
 
 import numpy as np
+import psutil
 import pytest
 import slicer
 from InteractiveLearningLib.prompts import Click
 from InteractiveLearningLib.replay import ReplayStore
+from InteractiveLearningLib.service.audit import Action, AuditLog
 from InteractiveLearningSlicerLib import checks, segments
 from InteractiveLearningSlicerLib.beginning import SESSION
 from InteractiveLearningSlicerLib.learning_logic import LearningLogic
@@ -351,12 +354,45 @@ def test_what_was_learnt_is_read_from_files_with_its_reason(a_case, a_learning_s
     assert a_learning_store.rollBack("balls") == versions[1][0]
 
 
-def test_the_learner_is_a_process_that_ends_when_asked_to(a_learning_store):
-    a_learning_store.startLearner("balls")
-    assert a_learning_store.learnerRuns()
-    first = a_learning_store._learner.pid
-    a_learning_store.startLearner("balls")  # one is enough
-    assert a_learning_store._learner.pid == first
+def test_the_service_learns_what_was_accepted_and_rolls_back_and_ends_when_nobody_needs_it(a_case, a_learning_store):
+    """Started by a thread, so that nothing waits for it; killed in the middle, it is started again."""
+    learning, spec = a_learning_store, a_learning_store.models.load("balls").spec
+    told = learning.home / "service" / "local.json"
+    a_case.start(spec=spec)
+    a_case.logic.click(a_case.world((7, 8, 9)), True)
+    learning.accept(a_case.logic.acceptedCase("balls", "p", spec))
     started = time.monotonic()
-    a_learning_store.stopLearner()
-    assert not a_learning_store.learnerRuns() and time.monotonic() - started < 10
+    learning.startLearner("balls")
+    learning.startLearner("balls")  # one is enough
+    assert learning.status("balls") and time.monotonic() - started < 1
+    soon(learning.learnerRuns)
+    killed = json.loads(told.read_bytes())["pid"]
+    psutil.Process(killed).kill()
+    soon(lambda: told.exists() and json.loads(told.read_bytes())["pid"] != killed)
+    soon(lambda: learning.versions("balls")[0][0] == "2" and learning.verdicts("balls"))
+    (verdict,) = learning.verdicts("balls")
+    soon(lambda: learning.status("balls") == verdict.reason)
+    learning.models.activate("balls", "2")
+    assert learning.rollBack("balls") == "1"
+    assert [line for line in AuditLog(learning.home).entries() if line.action is Action.ROLL_BACK]
+    pid = json.loads(told.read_bytes())["pid"]
+    learning.stopLearner()
+    soon(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+    assert not told.exists() and not learning.learnerRuns()
+    assert learning.status("balls") != ""
+
+
+def test_a_python_that_cannot_learn_is_told_where_the_learner_would_be(a_learning_store):
+    learning = LearningLogic(a_learning_store.home, "/no/python")
+    learning.startLearner("balls")
+    soon(lambda: "could not be started" in learning.status("balls"))
+    assert "kept" in learning.status("balls")
+    learning.stopLearner()
+
+
+def soon(true, seconds=200):
+    """Wait until something is true."""
+    until = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < until
+        time.sleep(0.02)

@@ -1,13 +1,14 @@
-"""The RefSeg Segmentation module's logic on real MRML scenes, with a real engine in a process of its own."""
+"""The RefSeg Segmentation module's logic on real MRML scenes, with the real engine service in a process of its own."""
 
+import json
 import sys
 import time
 
 import numpy as np
+import psutil
 import pytest
 import slicer
-from RefSegLib.engine_process import EngineProcess
-from RefSegLib.errors import BadInput, Cancelled, RefSegError
+from RefSegLib.errors import BadInput, Cancelled
 from RefSegLib.jobs import Job, Segmented
 from RefSegLib.models.spec import Label
 from RefSegLib.volume.grid import Grid
@@ -127,6 +128,9 @@ class Immediate:
 
         return Job(work, lambda: None)
 
+    def close(self):
+        """Nothing to end."""
+
 
 def run(job):
     """Wait for a job; returns what it told: progress, finished, failed."""
@@ -199,22 +203,45 @@ def test_an_error_of_the_engine_arrives_as_its_sentence(an_empty_scene):
 
 @pytest.fixture(scope="module")
 def a_store(tmp_path_factory):
-    """A store with a tiny model that has a segmenter and a synthesizer with random weights."""
-    from benchmarks.tiny_learning import an_untrained_version
+    """A store with a tiny model that has a segmenter and a synthesizer with random weights, and one that has none."""
+    from benchmarks.tiny_learning import SPEC, an_untrained_version, arrays
+    from RefSegLib.models.networks import build_segmenter
+    from RefSegLib.models.store import ModelStore
 
     home = tmp_path_factory.mktemp("store")
     an_untrained_version(home)
+    plain = SPEC.model_copy(update={"name": "plain"})
+    ModelStore(home).activate("plain", ModelStore(home).add(plain, arrays(build_segmenter(plain))).version)
     return home
 
 
-def test_a_volume_is_segmented_and_reflected_on_by_the_engine_in_its_own_process(an_empty_scene, a_store):
+@pytest.fixture(scope="module")
+def a_runner(a_store):
+    """What the module segments with: the service is started by the first job, and ends with the last test."""
+    runner = SegmentationLogic.serviceRunner(sys.executable, a_store)
+    yield runner
+    pid = the_service(a_store)
+    runner.close()
+    until = time.monotonic() + 60
+    while pid is not None and psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < until, "The service was left behind."
+        time.sleep(0.05)
+
+
+def the_service(store):
+    """Process id of the service on a store; None if there is none."""
+    told = store / "service" / "local.json"
+    return json.loads(told.read_bytes())["pid"] if told.exists() else None
+
+
+def test_a_volume_is_segmented_and_reflected_on_by_the_service(an_empty_scene, a_store, a_runner):
     """Its voxels in the scene, and those of the map of doubt, are those the engine gives when it is called directly."""
     from RefSegLib.engine import Engine, suspect_map
     from RefSegLib.models.store import ModelStore
 
     grid = Grid((18, 20, 22), (1.0, 1.0, 1.0), checks.TURN, (-3.0, 5.0, 8.0))
     node = checks.addVolume(an_empty_scene, grid, parent=checks.MOVE)
-    logic = SegmentationLogic(an_empty_scene, EngineProcess(a_store))
+    logic = SegmentationLogic(an_empty_scene, a_runner)
     progress, finished, failed = run(logic.segment(node, "balls"))
     assert not failed, failed[0][0]
     segmentation, report = finished[0]
@@ -229,76 +256,67 @@ def test_a_volume_is_segmented_and_reflected_on_by_the_engine_in_its_own_process
     assert [label["name"] for label in report["images"][0]["labels"]] == ["bright", "dim"]
 
 
-def test_a_model_that_cannot_reflect_still_segments_and_leaves_no_map(an_empty_scene, tmp_path):
-    from benchmarks.tiny_learning import SPEC, arrays
-    from RefSegLib.models.networks import build_segmenter
-    from RefSegLib.models.store import ModelStore
-
-    version = ModelStore(tmp_path).add(SPEC, arrays(build_segmenter(SPEC)))
-    ModelStore(tmp_path).activate(SPEC.name, version.version)
+def test_a_model_that_cannot_reflect_still_segments_and_leaves_no_map(an_empty_scene, a_runner):
     node = checks.addVolume(an_empty_scene, checks.FLIPPED)
-    logic = SegmentationLogic(an_empty_scene, EngineProcess(tmp_path))
-    _, finished, failed = run(logic.segment(node, "balls"))
+    logic = SegmentationLogic(an_empty_scene, a_runner)
+    _, finished, failed = run(logic.segment(node, "plain"))
     assert not failed, failed[0][0]
     assert finished[0][0].GetSegmentation().GetNumberOfSegments() == 2 and logic.doubtNode(node) is None
 
 
-def test_a_model_that_is_not_there_is_told_in_one_sentence(an_empty_scene, a_store):
+def test_a_model_that_is_not_there_is_told_in_one_sentence(an_empty_scene, a_runner):
     node = checks.addVolume(an_empty_scene, checks.FLIPPED)
-    _, finished, failed = run(SegmentationLogic(an_empty_scene, EngineProcess(a_store)).segment(node, "no-such-model"))
+    _, finished, failed = run(SegmentationLogic(an_empty_scene, a_runner).segment(node, "no-such-model"))
     assert not finished
     assert "no-such-model" in str(failed[0][0]) and "Traceback" not in str(failed[0][0])
 
 
-def test_a_python_without_the_engine_or_without_anything_is_told_in_one_sentence(an_empty_scene, a_store):
+def test_a_python_without_the_engine_or_without_anything_is_told_in_one_sentence(an_empty_scene, tmp_path):
     node = checks.addVolume(an_empty_scene, checks.FLIPPED)
-    _, _, failed = run(
-        SegmentationLogic(an_empty_scene, EngineProcess(a_store, python="/no/python")).segment(node, "m")
-    )
+    missing = SegmentationLogic.serviceRunner("/no/python", tmp_path)
+    _, _, failed = run(SegmentationLogic(an_empty_scene, missing).segment(node, "m"))
     assert "could not be started" in str(failed[0][0])
-    bare = EngineProcess(a_store, environment={"PATH": "/usr/bin:/bin"})
-    bare.environment["PYTHONPATH"] = ""
-    bare.environment["PYTHONNOUSERSITE"] = "1"
-    bare.python = sys._base_executable
-    _, _, failed = run(SegmentationLogic(an_empty_scene, bare).segment(node, "m"))
-    assert "lacks InteractiveLearningLib" in str(failed[0][0])
+    bare = {"PATH": "/usr/bin:/bin", "PYTHONNOUSERSITE": "1"}
+    without = SegmentationLogic.serviceRunner(sys._base_executable, tmp_path, bare)
+    _, _, failed = run(SegmentationLogic(an_empty_scene, without).segment(node, "m"))
+    assert f"The Python '{sys._base_executable}' lacks " in str(failed[0][0])
+    assert "Traceback" not in str(failed[0][0])
 
 
-def test_canceling_ends_the_process_and_leaves_no_file(an_empty_scene, a_store, tmp_path, monkeypatch):
-    import tempfile
+def test_canceling_while_the_service_starts_ends_it(an_empty_scene, a_store, tmp_path):
+    import shutil
 
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    shutil.copytree(a_store / "models", tmp_path / "models")
     node = checks.addVolume(an_empty_scene, checks.FLIPPED)
-    job = SegmentationLogic(an_empty_scene, EngineProcess(a_store)).segment(node, "balls")
+    logic = SegmentationLogic(an_empty_scene, SegmentationLogic.serviceRunner(sys.executable, tmp_path))
+    before = _children()
+    job = logic.segment(node, "balls")
     until = time.monotonic() + 20
-    while not _children() and time.monotonic() < until:
+    while not _children() - before and time.monotonic() < until:
         time.sleep(0.01)
-    assert _children()
+    (started,) = _children() - before
     job.cancel()
-    assert not _children() and not list(tmp_path.iterdir())
     _, finished, failed = run(job)
-    assert not finished and isinstance(failed[0][0], Cancelled)
-    assert not job.open
+    assert not finished and isinstance(failed[0][0], Cancelled) and not job.open
+    psutil.Process(started).wait(30)
+    logic.closeRunner()
+    assert logic.runner is None
 
 
-def test_an_engine_that_is_killed_is_told_in_one_sentence(an_empty_scene, a_store):
-    import os
-    import signal
-
+def test_a_service_that_is_killed_is_started_again_and_the_segmentation_comes_to_its_end(
+    an_empty_scene, a_store, a_runner
+):
     node = checks.addVolume(an_empty_scene, checks.FLIPPED)
-    job = SegmentationLogic(an_empty_scene, EngineProcess(a_store)).segment(node, "balls")
-    until = time.monotonic() + 20
-    while not _children() and time.monotonic() < until:
-        time.sleep(0.01)
-    os.kill(_children()[0], signal.SIGKILL)
-    _, _, failed = run(job)
-    assert isinstance(failed[0][0], RefSegError) and "SIGKILL" in str(failed[0][0])
+    logic = SegmentationLogic(an_empty_scene, a_runner)
+    run(logic.segment(node, "balls"))
+    killed = the_service(a_store)
+    job = logic.segment(node, "balls")
+    psutil.Process(killed).kill()
+    _, finished, failed = run(job)
+    assert finished and not failed, failed[0][0]
+    assert the_service(a_store) not in (None, killed)
 
 
 def _children():
     """Processes that this one has started and that still run."""
-    import os
-    from pathlib import Path
-
-    listed = [task / "children" for task in Path(f"/proc/{os.getpid()}/task").iterdir()]
-    return [int(pid) for file in listed for pid in file.read_text().split()]
+    return {process.pid for process in psutil.Process().children() if process.status() != psutil.STATUS_ZOMBIE}

@@ -121,6 +121,9 @@ class Gate:
 
         return Job(work, stopped.set)
 
+    def close(self):
+        """Nothing to end."""
+
 
 # RefSeg Segmentation
 
@@ -502,8 +505,8 @@ def test_an_accepted_case_is_kept_and_the_learner_started(a_learning_panel, an_e
     replay = ReplayStore(a_home)
     assert len(replay.cases("balls")) == 1
     replay.close()
-    assert widget.logic.learning.learnerRuns()
     assert ui.versionsList.item(0).text() == "1 (active)" and not ui.rollBackButton.enabled
+    until(widget.logic.learning.learnerRuns, 200)
     picture(widget, "learning-5-accepted")
 
 
