@@ -172,6 +172,7 @@ def test_kill_9_of_the_writer_loses_no_acknowledged_case_and_leaves_no_file(repl
     again.close()
 
 
+@pytest.mark.timeout(600)  # a busy machine may take minutes to start the server again
 def test_kill_9_of_the_server_loses_no_acknowledged_case(tmp_path, server):
     url = server.database()
     replay = ReplayStore(tmp_path / "home", database=url)
