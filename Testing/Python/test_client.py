@@ -337,7 +337,7 @@ def test_an_acceptance_whose_answer_was_lost_is_kept_once(a_relay, a_service):
         session = RemoteSession.create(a_relay.client, image, spoken)
         session.apply([an_outline(labels, 10, 1, 1)])
         a_relay.lose(loss, "/accept")
-        session.accept("balls", f"patient {loss}")
+        assert session.accept("balls", f"patient {loss}") == session.id
     replay = ReplayStore(a_service.home)
     assert len(replay.cases("balls")) == 2
     replay.close()

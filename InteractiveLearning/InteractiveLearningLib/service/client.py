@@ -167,7 +167,7 @@ class Client:
         return self.ask("POST", f"{_model(model)}/reviews", body=body)
 
     def forget(self, patient: str) -> dict[str, Any]:
-        """Remove every trace of a patient; returns `versions`: those that had learnt from the cases."""
+        """Remove every trace of a patient; returns `cases`, how many, and `versions` that had learnt from them."""
         return self.ask("POST", "/patients/forget", body={"patient": patient}, again=True, timeout=LONG_SECONDS)
 
     def audit(self, last: int = 100) -> list[dict[str, Any]]:

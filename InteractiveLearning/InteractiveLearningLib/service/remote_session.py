@@ -18,7 +18,7 @@ from InteractiveLearningLib.guidance import Suggestion
 from InteractiveLearningLib.merge import Bounds
 from InteractiveLearningLib.prompts import Limits, Prompt, from_dict, to_dict
 from InteractiveLearningLib.service.client import LONG_SECONDS, Client
-from InteractiveLearningLib.service.failures import NotFound, Unreachable
+from InteractiveLearningLib.service.failures import Unreachable
 from InteractiveLearningLib.service.wire import ArrayBox, pack_where, unpack_box, unpack_values
 
 # Signs of life within one lease: two may get lost.
@@ -201,24 +201,14 @@ class RemoteSession:
         with self._client.understood():
             return list(self._client.ask("GET", f"{self._path}/log")["events"])
 
-    def accept(self, model: str, patient: str, *, site: str = "", consent: bool = True) -> str | None:
-        """Keep the case for good, for `model` to learn; the session is over then. Returns the id of the case; None if
-        it is kept, but the answer with its id was lost."""
+    def accept(self, model: str, patient: str, *, site: str = "", consent: bool = True) -> str:
+        """Keep the case for good, for `model` to learn; returns its id. The session is over then."""
         body = {"model": model, "patient": patient, "site": site, "consent": consent}
-        asked = {"body": body, "timeout": LONG_SECONDS}
-        try:
-            answer = self._client.ask("POST", f"{self._path}/accept", **asked)
-        except Unreachable as error:
-            if not error.sent:
-                raise
-            try:
-                self._client.ask("POST", f"{self._path}/alive", again=True)
-                answer = self._client.ask("POST", f"{self._path}/accept", **asked)
-            except NotFound:  # it is over, so the case is kept
-                answer = {"case": None}
+        # Sent again if the answer was lost: the case has the id of the session, so it is kept once.
+        answer = self._client.ask("POST", f"{self._path}/accept", body=body, again=True, timeout=LONG_SECONDS)
         self.close()
         with self._client.understood():
-            return answer["case"]
+            return str(answer["case"])
 
     def _change(self, what: str, body: Mapping[str, Any] | None = None) -> tuple[Bounds | None, bool]:
         """Say something that changes the masks; returns the changed box, and whether it had to be looked up because
