@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
@@ -16,6 +18,10 @@ from RefSegLib.models.spec import SegmenterSpec
 
 if TYPE_CHECKING:
     from RefSegLib.models.store import ModelVersion
+
+# OpenVINO reports every conversion to its makers, from a process that it forks for that. Nothing of RefSeg calls home:
+# without this package OpenVINO reports nothing.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 Array = TypeVar("Array", npt.NDArray[np.float32], torch.Tensor)
 
@@ -80,6 +86,7 @@ class OpenVinoSegmenter:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the tracer's, about those sizes
             self._model = ov.convert_model(self.module, example_input=example)
+        _forget_traces()
         self._core = ov.Core()
         self._requests: dict[tuple[int, ...], Any] = {}
         self._request((1, len(spec.channels), *spec.patch))
@@ -105,6 +112,18 @@ class OpenVinoSegmenter:
             request.infer([patch[None]], share_inputs=True)
             results.append(request.get_output_tensor().data.copy())
         return results[0] if len(results) == 1 else np.concatenate(results)
+
+
+def _forget_traces() -> None:
+    """Free what torch keeps for ever of every network that was traced: 16 MB for one with 4.5 MB of weights.
+
+    A process that goes on loads a version for every case that is learnt. torch's own tests free it like this; it has no
+    public function for it. Networks read from TorchScript files are kept elsewhere and stay.
+    """
+    with suppress(AttributeError):
+        torch._C._jit_clear_class_registry()
+        torch.jit._recursive.concrete_type_store = torch.jit._recursive.ConcreteTypeStore()
+        torch.jit._state._clear_class_state()
 
 
 def load_segmenter(version: ModelVersion, device: str = "auto") -> TorchSegmenter | OpenVinoSegmenter:
