@@ -38,7 +38,9 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 def create_app(service: Service) -> FastAPI:
     """The application. No pages for browsers, no CORS, and the description of the API only for those with a token."""
-    app = FastAPI(title="RefSeg", version=_version(), docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(
+        title="RefSeg", version=_version(), docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False
+    )
     app.state.service = service
     app.add_middleware(Limits, caller=lambda scope: signed_in(service, scope), refused=_refused)
     app.include_router(router)

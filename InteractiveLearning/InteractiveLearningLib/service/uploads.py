@@ -32,7 +32,7 @@ from InteractiveLearningLib.service.wire import VolumeMessage, head_bytes, unpac
 
 LARGEST = 2**30  # bytes of voxels: 512 x 512 x 2000 of int16
 PER_USER = 4 * 2**30  # bytes on the disk, with those that were announced and are to come
-MOST_WHOLE, MOST_PARTS = 1000, 64  # volumes of a user
+MOST_WHOLE, MOST_PARTS = 256, 32  # volumes of a user
 BUSY_SECONDS = 60.0  # an upload is under way so long after its last chunk
 MOST_CHANNELS = 16
 KEPT_SECONDS = 24 * 3600.0
