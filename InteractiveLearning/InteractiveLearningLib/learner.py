@@ -259,12 +259,15 @@ def run(
     once: Annotated[bool, typer.Option(help="Leave when nothing is left to learn.")] = False,
     seconds: Annotated[float, typer.Option(help="Longest time to learn one case.")] = LearningSettings.seconds,
     iterations: Annotated[int, typer.Option(help="Most iterations for one case.")] = LearningSettings.iterations,
+    rate: Annotated[
+        float, typer.Option(help="Learning rate; a network at its beginning bears 0.001 to 0.002.")
+    ] = LearningSettings.rate,
 ) -> None:
     """Learn accepted cases in the background."""
     leaving = _leave_on_sigterm()
     with suppress(OSError, AttributeError):  # no such thing on Windows
         os.nice(NICENESS)
-    learner = Learner(store, model, LearningSettings(seconds=seconds, iterations=iterations))
+    learner = Learner(store, model, LearningSettings(seconds=seconds, iterations=iterations, rate=rate))
     progress = Progress(cancelled=leaving)
     try:
         while not leaving():

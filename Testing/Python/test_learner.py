@@ -135,6 +135,50 @@ def test_padding_around_the_image_teaches_nothing(tmp_path):
     assert (sample.weight[:4] == 0).all() and (sample.weight[5:] > 0).all()
 
 
+def test_half_a_step_is_the_mean_of_the_version_before_and_what_was_learnt(tmp_path):
+    version, case = an_untrained_version(tmp_path), ("x", a_ball_case("p", 1))
+    whole, half = (
+        learn(version, case, [], replace(FAST, iterations=3, step=step), tmp_path / f"{step}", unheard).weights
+        for step in (1.0, 0.5)
+    )
+    before = version.segmenter()
+    assert any(np.abs(whole[name] - before[name]).max() > 1e-4 for name in before)
+    for name in before:
+        np.testing.assert_allclose(half[name], (before[name] + whole[name]) / 2, atol=1e-6)
+
+
+def test_the_share_says_how_much_of_what_is_seen_is_new(tmp_path):
+    version = an_untrained_version(tmp_path)
+    new, old = a_ball_case("new", 1), a_ball_case("old", 2)
+    only_old, only_new, alone = (
+        learn(version, ("x", new), replayed, replace(FAST, iterations=3, share=share), tmp_path / f"{n}", unheard)
+        for n, (share, replayed) in enumerate(((0.0, [old]), (1.0, [old]), (0.0, [])))
+    )
+    assert only_new.losses == alone.losses, "without earlier cases everything is new"
+    assert only_old.losses != only_new.losses
+
+
+def test_a_full_mask_is_learnt_as_it_is_and_a_proxy_mixed_with_the_model(tmp_path):
+    case = a_ball_case("p", 1, confidence=np.ones((16, 16, 16), np.float32), annotated=((0, 8),))
+    hot = np.moveaxis(np.eye(3)[case.labels.array], -1, 0)
+    (alone,) = samples_of(case, SPEC, None, FAST)
+    np.testing.assert_allclose(alone.target, hot, atol=1e-6)
+    (mixed,) = samples_of(case, SPEC, load_segmenter(an_untrained_version(tmp_path)), FAST)
+    assert np.abs(mixed.target - hot).max() > 0.1
+
+
+def test_a_version_records_how_it_was_learnt(tmp_path):
+    an_untrained_version(tmp_path)
+    (identifier,) = accept(tmp_path, 1)
+    learner = Learner(tmp_path, "balls", FAST)
+    (verdict,) = learner.work()
+    learner.close()
+    manifest = ModelStore(tmp_path).load("balls", verdict.candidate).manifest
+    first, last = manifest.settings["loss"]
+    assert manifest.settings["done"] == 40 and manifest.settings["rate"] == FAST.rate and last < first
+    assert manifest.data == {"case": identifier, "cases": [identifier]} and manifest.parent == "balls@1"
+
+
 def test_batch_statistics_stay_those_of_training(tmp_path):
     spec = SPEC.model_copy(
         update={"network": Network(name="unet", arguments={"filters": [4, 8, 8], "norm": "batch"}), "name": "bn"}

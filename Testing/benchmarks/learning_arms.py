@@ -35,8 +35,8 @@ VALIDATION_PATIENTS = 6
 KEY = hashlib.sha256(b"bench-learning").digest()
 # How a beginning network learns; chosen on validation patients by learning_choices.py, see docs/learning-tables.md.
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
-    "hippocampus": {"rate": 1e-3, "iterations": 40},
-    "heart": {"rate": 1e-3, "iterations": 60, "batch": 6},
+    "hippocampus": {"rate": 2e-3, "iterations": 40, "share": 0.25, "step": 0.5},
+    "heart": {"rate": 1e-3, "iterations": 60, "batch": 6, "share": 0.25, "step": 0.5},
 }
 
 

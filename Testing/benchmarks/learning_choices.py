@@ -4,8 +4,7 @@
 
 The cases are annotated once, with the start model; each is learnt from the version before it, without a gate; those
 that the gate would keep for itself (see `learners`) are not learnt. One line of JSON per run goes to FILE: settings,
-Dice on validation patients on the way and at the end. full=1: with full masks. blend=x: each version is x of what was
-learnt and 1-x of the version before.
+Dice on validation patients on the way and at the end. full=1: with full masks.
 """
 
 from __future__ import annotations
@@ -64,7 +63,7 @@ def score(module: torch.nn.Module, wanted: Set, count: int = 18) -> float:
 def run(wanted: Set, changes: dict[str, float]) -> dict:
     """Learn the stream with some settings."""
     changes = dict(changes)
-    budget, blend = (0 if changes.pop("full", 0) else 3), changes.pop("blend", 1.0)
+    budget = 0 if changes.pop("full", 0) else 3
     settings = replace(LearningSettings(), **changes)
     replay = ReplayStore(wanted.folder / f"annotated-{budget}")
     ids = accepted_cases(wanted, budget)
@@ -81,9 +80,7 @@ def run(wanted: Set, changes: dict[str, float]) -> dict:
             learnt = learn(
                 version, (ids[n], cases[n]), [cases[m] for m in chosen], settings, Path(folder) / "c", lambda _: None
             )
-            before = version.segmenter()
-            weights = {k: (before[k] + blend * (w - before[k])).astype(w.dtype) for k, w in learnt.weights.items()}
-            version = store.add(start.spec, weights)
+            version = store.add(start.spec, learnt.weights)
             if turn % 6 == 5 or turn == len(train) - 1:
                 scores.append(score(restored_segmenter(version), wanted))
         first = score(restored_segmenter(start), wanted)

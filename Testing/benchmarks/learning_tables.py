@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from itertools import pairwise
 from typing import Any
@@ -20,7 +21,7 @@ from learning_arms import (
     verdicts,
 )
 from learning_arms import rows as rows_of
-from learning_data import Set, group
+from learning_data import OUT, Set, group
 from RefSegLib.models.store import ModelStore
 
 WORSE = 0.005
@@ -29,7 +30,7 @@ COMMAND = "make bench-learning"
 
 def tables(sets: list[Set]) -> str:
     """Everything, set by set."""
-    return "\n".join([_head(), *(line for wanted in sets for line in _set(wanted))]) + "\n"
+    return "\n".join([_head(), *(line for wanted in sets for line in _set(wanted)), *_choices()]) + "\n"
 
 
 def _head() -> str:
@@ -85,6 +86,34 @@ def _set(wanted: Set) -> list[str]:
         lines += ["", "### Every refusal of the full system", ""]
         lines += [f"* {v.reason}" for v in found["full system"]["verdicts"] if v.outcome == "refused"] or ["None."]
     return [*lines, ""]
+
+
+def _choices() -> list[str]:
+    file = OUT / "choices.jsonl"
+    found = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    if not found:
+        return []
+    said = ("start", "scores", "seconds", "set")
+    body = [
+        [
+            row["set"],
+            ", ".join(f"{key} {value:g}" for key, value in row.items() if key not in said),
+            f"{row['start']:.4f}",
+            f"{row['scores'][-1]:.4f}",
+            f"{np.mean(row['scores'][-3:]):.4f}",
+        ]
+        for row in found
+    ]
+    return [
+        "## Settings tried on validation patients",
+        "",
+        "`python Testing/benchmarks/learning_choices.py hippocampus FILE rate=0.001 iterations=40`: the stream without",
+        "a gate, cases annotated once with the start model, Dice of 18 validation images; every sixth version and the",
+        "last are scored. Single runs: differences under .005 mean nothing.",
+        "",
+        *_table(["set", "settings", "start", "at the end", "mean of the last three"], body),
+        "",
+    ]
 
 
 def _tests(wanted: Set, name: str) -> Any:
