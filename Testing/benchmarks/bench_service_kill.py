@@ -3,7 +3,7 @@
     python Testing/benchmarks/bench_service_kill.py [--kills 1000] [--disks 40] [--out FOLDER] [--seed 0]
 
 Goes on where it was stopped, a batch being done or not. In every batch of the service two clients upload, annotate,
-segment and accept, in every third batch while it learns. At random moments the learner, an administrator who gives
+segment and accept, in every fifth batch while it learns. At random moments the learner, an administrator who gives
 tokens and the service are killed, and the service is started again, every tenth time by its command, otherwise forked
 with the imports done.
 Then everything that was ever acknowledged is looked for: cases once and only once (an acceptance whose answer was lost
@@ -42,6 +42,8 @@ OUT = Path(os.environ.get("REFSEG_OUT", Path(__file__).parents[2] / "out")) / "b
 # Kills of a batch: small enough to be lost without regret when the benchmark itself is stopped.
 WRITERS, LEARNERS, SERVICES, DISKS = 25, 20, 20, 5
 COLD = 10  # every tenth start is a real one
+PACE = 0.4  # without a pause between clicks nothing would ever be learnt
+LEARNS = 5  # every fifth batch
 LEARNER_GONE = 15.0
 DISK_MB = 40
 
@@ -70,7 +72,7 @@ class Ward:
         self.clients = []
         for name in ("ada", "ben"):
             accounts.add(name, Role.REVIEWER)
-            self.clients.append(Client(name, accounts.give_token(name), seed, consent=learning))
+            self.clients.append(Client(name, accounts.give_token(name), seed, learning, PACE if learning else 0.0))
 
     def start(self, cold: bool) -> None:
         """Start the service, and look for everything."""
@@ -195,7 +197,7 @@ class Ward:
 
 def kill_services(seed: int, kills: int) -> dict:
     """One batch: a new store, its service killed until there were so many kills of any kind."""
-    learning = seed % 3 == 0
+    learning = seed % LEARNS == 0
     with tempfile.TemporaryDirectory() as place:
         ward = Ward(Path(place) / "home", seed, learning)
         turn = 0
@@ -311,14 +313,15 @@ def summary(batches: list[dict]) -> dict:
 def main() -> None:
     """Do what is left to do, write summary.json, exit with 1 if there was any fault."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=1000, help="in all: a quarter writers, a quarter lone learners")
+    parser.add_argument("--kills", type=int, default=1000, help="in all: a quarter writers, an eighth lone learners")
     parser.add_argument("--disks", type=int, default=40, help="how often a disk is filled")
     parser.add_argument("--part", choices=[*PARTS, "disks"], help="only this one")
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
-    wanted = {"writers": given.kills // 4, "learners": given.kills // 4, "services": given.kills - given.kills // 4 * 2}
+    wanted = {"writers": given.kills // 4, "learners": given.kills // 8}
+    wanted["services"] = given.kills - sum(wanted.values())
     plan = [(name, make, size, wanted[name]) for name, (make, size) in PARTS.items()]
     plan.append(("disks", fill_disks, DISKS, given.disks))
     for name, make, size, count in plan:

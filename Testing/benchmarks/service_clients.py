@@ -44,11 +44,11 @@ class Case:
 class Client:
     """One client with an account. accepted: ids of the cases whose acceptance was answered; faults: sentences.
 
-    consent: whether the cases may be learnt.
+    consent: whether the cases may be learnt; pace: most seconds between two steps.
     """
 
-    def __init__(self, name: str, token: str, seed: int, consent: bool) -> None:
-        self.name, self.token, self._consent = name, token, consent
+    def __init__(self, name: str, token: str, seed: int, consent: bool, pace: float) -> None:
+        self.name, self.token, self._consent, self._pace = name, token, consent, pace
         self.answers: Counter[int] = Counter()
         self.accepted: list[str] = []
         self.uploads: list[str] = []
@@ -63,7 +63,7 @@ class Client:
 
     def work(self, over: threading.Event) -> None:
         """Annotate until told to stop, or until nobody answers."""
-        while not over.is_set():
+        while not over.wait(self._random.uniform(0, self._pace)):
             try:
                 self.step()
             except Refused as refused:

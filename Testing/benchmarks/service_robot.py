@@ -18,13 +18,24 @@ import httpx
 import numpy as np
 import psutil
 from bench_kill import FORKED
+from interaction_data import SETS
 from InteractiveLearningLib.annotator import Annotator
 from InteractiveLearningLib.prompts import Prompt, to_dict
 from InteractiveLearningLib.service import wire
 from InteractiveLearningLib.service.learners import MODULE
-from RefSegLib.models.spec import Label
+from RefSegLib.models.spec import Label, Network, SegmenterSpec
 from RefSegLib.volume.volume import LabelMap, Volume
 
+# Of the kind and size of bench_learning's network for hippocampi.
+HIPPOCAMPUS = SegmenterSpec(
+    name="hippocampus",
+    channels=("MR",),
+    labels=SETS["msd_hippocampus"].segments,
+    spacing=(1, 1, 1),
+    patch=(40, 56, 40),
+    aligned=False,
+    network=Network(name="unet", arguments={"filters": [16, 32, 64, 128]}),
+)
 START_SECONDS = 120.0
 ANSWER_SECONDS = 120.0
 

@@ -83,10 +83,7 @@ class OpenVinoSegmenter:
         # keep what they saw, and a trace of a whole patch takes more memory than all that follows.
         smallest = (min(n, 2 * divisor) for n, divisor in zip(spec.patch, divisors(spec), strict=True))
         example = torch.zeros(1, len(spec.channels), *smallest)
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the tracer's, about those sizes
-            self._model = ov.convert_model(self.module, example_input=example)
-        _forget_traces()
+        self._model = to_openvino(self.module, example)
         self._core = ov.Core()
         self._requests: dict[tuple[int, ...], Any] = {}
         self._request((1, len(spec.channels), *spec.patch))
@@ -114,16 +111,23 @@ class OpenVinoSegmenter:
         return results[0] if len(results) == 1 else np.concatenate(results)
 
 
-def _forget_traces() -> None:
-    """Free what torch keeps for ever of every network that was traced: 16 MB for one with 4.5 MB of weights.
+def to_openvino(module: nn.Module, example: torch.Tensor) -> Any:
+    """A network as OpenVINO's model, traced with an input; any exception of OpenVINO or the tracing is passed on.
 
-    A process that goes on loads a version for every case that is learnt. torch's own tests free it like this; it has no
+    What torch keeps for ever of every network that was traced is freed: 16 MB for one with 4.5 MB of weights, and a
+    process that goes on loads a version for every case that is learnt. torch's own tests free it like this; it has no
     public function for it. Networks read from TorchScript files are kept elsewhere and stay.
     """
+    import openvino as ov
+
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the tracer's, about sizes that it takes for constants
+        model = ov.convert_model(module, example_input=example)
     with suppress(AttributeError):
         torch._C._jit_clear_class_registry()
         torch.jit._recursive.concrete_type_store = torch.jit._recursive.ConcreteTypeStore()
         torch.jit._state._clear_class_state()
+    return model
 
 
 def load_segmenter(version: ModelVersion, device: str = "auto") -> TorchSegmenter | OpenVinoSegmenter:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from RefSegLib.inference.segmenter import to_openvino
 from RefSegLib.synthesis.synthesizer import Synthesizer
 
 log = logging.getLogger(__name__)
@@ -78,8 +79,7 @@ def _openvino(synthesizer: Synthesizer) -> Draw:
 
     spec = synthesizer.spec
     example = torch.zeros(1, spec.outputs, *spec.patch)
-    with torch.inference_mode():
-        model = ov.convert_model(synthesizer.module, example_input=example)
+    model = to_openvino(synthesizer.module, example)
     settings: dict[str, Any] = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": "f32",
