@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import psutil
 from RefSegLib.durable import write_durably
 from RefSegLib.errors import BadInput, RefSegError
 from RefSegLib.volume.volume import Volume
@@ -40,6 +41,8 @@ OPEN, OPEN_PER_USER = 16, 4  # in memory
 KEPT_PER_USER = 64  # on the disk
 KEPT_SECONDS = 7 * 86400.0
 MOST_VALUES = 2**29  # outputs x voxels: 512 x 512 x 300 with five structures
+# Of all sessions in memory: half of this machine's, and whatever one alone takes.
+HELD_BYTES = psutil.virtual_memory().total // 2
 # How sure a mask without probabilities is taken to be: corrections near a click win against it.
 SURE = 0.9
 
@@ -50,6 +53,7 @@ class _Entry:
     id: str
     folder: Path
     session: Session | None = None
+    size: int = 0
     alive: float = field(default_factory=time.monotonic)
     used: float = field(default_factory=time.monotonic)
     revision: int = 0
@@ -73,6 +77,7 @@ class Sessions:
             raise Full(f"{KEPT_PER_USER} of your sessions are kept already. Accept or discard some first.", 60)
         identifier = uuid.uuid4().hex
         entry = _Entry(user, identifier, self._folder / user / identifier)
+        entry.size = _size(volume, 0 if about.mask is None else len(about.labels) + 1)
         with entry.lock:
             self._admit(entry)
             try:
@@ -106,6 +111,7 @@ class Sessions:
                 if entry.session is None:
                     self._admit(entry)
                     entry.session = Session.open(entry.folder)
+                    entry.size = entry.size or _size(entry.session.volume, len(entry.session.structures) + 1)
                     entry.revision = len(entry.session.export_log()) - 1  # what it was: all but its beginning
                 try:
                     yield entry.session, entry
@@ -183,14 +189,14 @@ class Sessions:
             ):
                 still = [e for e in those if e.session is not None]
                 for old in sorted(still, key=lambda e: e.used):
-                    if len(still) < most:
+                    if len(still) < most and _fits(entry, still):
                         break
                     ended = time.monotonic() - old.alive > LEASE or most == OPEN_PER_USER
                     if ended and old.lock.acquire(blocking=False):
                         self._close(old)
                         still.remove(old)
                         old.lock.release()
-                if len(still) >= most:
+                if len(still) >= most or not _fits(entry, still):
                     if not (entry.folder / "session.jsonl").exists():
                         self._entries.pop((entry.user, entry.id), None)
                     raise Full("As many sessions as the server can hold are open. Try again soon.", 10)
@@ -206,6 +212,15 @@ class Sessions:
         shutil.rmtree(entry.folder, ignore_errors=True)
         with self._guard:
             self._entries.pop((entry.user, entry.id), None)
+
+
+def _size(volume: Volume, outputs: int) -> int:
+    """Bytes of a session in memory: image, probabilities with and without limits, label maps."""
+    return volume.array.nbytes + (2 * outputs + 4) * prod(volume.grid.shape)
+
+
+def _fits(entry: _Entry, others: list[_Entry]) -> bool:
+    return not others or sum(e.size for e in others) + entry.size <= HELD_BYTES
 
 
 def _certain(about: SessionMessage, volume: Volume) -> npt.NDArray[np.float16]:

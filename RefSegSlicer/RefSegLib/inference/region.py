@@ -17,6 +17,8 @@ from RefSegLib.volume.volume import Volume
 
 # Below this the head is as good as straight, and the image's own voxels are used without interpolation.
 STRAIGHT_DEGREES = 7.0
+# Of a working grid: 4 GB of float32. Half a meter of each axis at half a millimeter.
+MOST_VOXELS = 2**30
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,15 @@ def _working_grid(grid: Grid, spec: SegmenterSpec) -> Grid:
     turned = grid.aligned_to_lps() if spec.aligned else grid
     spacing = _spacing(turned, spec)
     # Within half a percent nothing is gained by interpolating; the voxels then stay as they are.
-    return turned if np.allclose(spacing, turned.spacing, rtol=5e-3) else turned.with_spacing(spacing)
+    if np.allclose(spacing, turned.spacing, rtol=5e-3):
+        return turned
+    voxels = float(np.prod(np.maximum(1, turned.extent / spacing)))
+    if voxels > MOST_VOXELS:  # before anything of that size is asked of the memory
+        raise BadInput(
+            f"At the spacing of this model an image of {' x '.join(f'{mm:.0f}' for mm in turned.extent)} mm has "
+            f"{voxels:.1e} voxels, more than can be held. Give a region of interest, or check the image's spacing."
+        )
+    return turned.with_spacing(spacing)
 
 
 def _carried_grid(grid: Grid, spec: SegmenterSpec, box: TemplateBox, affine: Affine) -> Grid:
