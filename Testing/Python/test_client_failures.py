@@ -261,6 +261,15 @@ def test_a_token_that_can_be_none_is_refused(token):
         Client("http://127.0.0.1:1", token)
 
 
+def test_a_client_that_was_closed_meanwhile_says_so():
+    with an_http_server(hello_only) as port:
+        client = Client(f"http://127.0.0.1:{port}", TOKEN, patience=0)
+        assert client.jobs() == []
+        client.close()
+        with pytest.raises(Unreachable, match="was closed here"):
+            client.jobs()
+
+
 def test_the_token_is_not_told_before_the_server_has_said_who_it_is():
     told = []
 

@@ -77,8 +77,9 @@ class LocalService:
             return found
 
     def found(self) -> Client | None:
-        """A client of the service if it runs; None if not, or if it is being started. Starts nothing."""
-        if not self._lock.acquire(blocking=False):
+        """A client of the service if it runs; None if not, or if it is being started. Starts nothing, waits a second
+        at most for another thread."""
+        if not self._lock.acquire(timeout=1.0):
             return None
         try:
             return self._running()

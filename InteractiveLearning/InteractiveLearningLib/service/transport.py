@@ -135,6 +135,10 @@ class Transport:
                 if HEADER not in response.headers:
                     raise not_ours(response)
                 content = response.read()
+        except RuntimeError as error:
+            if not self._http.is_closed:
+                raise
+            raise Unreachable(f"The connection to {place(self.url)} was closed here. Connect again.") from error
         except httpx.HTTPError as error:
             raise no_answer(error, self.url, met=self._hello is not None) from error
         try:
