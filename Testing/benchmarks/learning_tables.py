@@ -43,7 +43,8 @@ plane after its limits were marked; the gate wants {VALIDATION_PATIENTS} validat
 the replay store as at a site. Dice: mean over labels and test images, on the grid the network sees. **Live** is
 the published version, **newest** the last one learnt, published or not. **Forgetting**: on the test patients of the
 first group (hearts; all test patients for the hippocampus, which has no groups), Dice of the newest version at its best
-on the way, minus at the end, in points; "since its task": at the end of the first group's cases minus at the end.
+on the way, minus at the end, in points; "deepest fall": the largest such loss at any time on the way; "mean of groups":
+forgetting of every pathology, averaged.
 **Offline**: the start model trained on by `refseg train`'s loop on the full masks of the same cases that the stream
 trains on, the cases the gate keeps choosing the epoch.
 """
@@ -62,12 +63,25 @@ def _set(wanted: Set) -> list[str]:
         "",
     ]
     if unfinished:
-        lines += [f"Not finished: {', '.join(unfinished)}.", ""]
+        told = (
+            f"{name} ({len(rows_of(arm_folder(wanted, name)))} of {len(wanted.stream)} cases)" for name in unfinished
+        )
+        lines += [f"Not finished: {', '.join(told)}. `{COMMAND}` goes on there.", ""]
     if not done:
         return lines
     offline = _offline(wanted)
     found = {name: _summary(wanted, name, offline) for name in done}
-    heads = ["arm", "start", "live", "newest", "live − offline", "newest − offline", "forgetting", "since its task"]
+    heads = [
+        "arm",
+        "start",
+        "live",
+        "newest",
+        "live − offline",
+        "newest − offline",
+        "forgetting",
+        "deepest fall",
+        "mean of groups",
+    ]
     lines += _table(heads, [_main_row(name, s) for name, s in found.items()])
     if offline is not None:
         first = mean_dice(_tests(wanted, OFFLINE), wanted.first) if wanted.first else 0
@@ -79,7 +93,7 @@ def _set(wanted: Set) -> list[str]:
     heads = ["arm", "boundary drawn", "Dice of what was accepted", "accepted → verdict, median (s)", "longest (s)"]
     lines += _table(heads, [_time_row(name, s) for name, s in found.items()])
     lines += ["", "### Test Dice along the stream: live / newest after so many cases", ""]
-    lines += _curves(wanted, found)
+    lines += _curves(wanted)
     if wanted.first != [c.name for c in wanted.test]:
         lines += ["", "### Newest version by pathology: at the end (at its best)", "", *_groups(wanted, done)]
     if "full system" in found:
@@ -136,7 +150,7 @@ def _summary(wanted: Set, name: str, offline: float | None) -> dict[str, Any]:
         mean_dice(tests[after]) - mean_dice(tests[before])
         for before, after in pairwise(dict.fromkeys(live))  # who went live, in turn
     ]
-    task = next((n for n, c in enumerate(wanted.stream) if _group(c) != _group(wanted.stream[0])), 0)
+    curves = [[mean_dice(tests[v], cases) for v in newest] for cases in _grouped(wanted).values()]
     shares = [row["effort_share"] for row in rows if row["effort_share"] is not None]
     after = [value for row in rows for value in row["after"].values()]
     seconds = [row["seconds"] for row in rows if row["role"] == "train"]
@@ -145,7 +159,8 @@ def _summary(wanted: Set, name: str, offline: float | None) -> dict[str, Any]:
         "newest": [mean_dice(tests[v]) for v in newest],
         "offline": offline,
         "forgetting": max(first) - first[-1],
-        "since": first[task] - first[-1] if task else None,
+        "fall": max(max(first[: n + 1]) - value for n, value in enumerate(first)),
+        "groups": float(np.mean([max(curve) - curve[-1] for curve in curves])),
         "verdicts": judged,
         "steps": steps,
         "share": float(np.mean(shares)),
@@ -154,8 +169,12 @@ def _summary(wanted: Set, name: str, offline: float | None) -> dict[str, Any]:
     }
 
 
-def _group(case: Any) -> str:
-    return group(case) if case.patient.startswith("patient") else ""
+def _grouped(wanted: Set) -> dict[str, list[str]]:
+    """Test cases by pathology, in the order of the stream; one group where there are none."""
+    if wanted.first == [c.name for c in wanted.test]:
+        return {"all": wanted.first}
+    order = dict.fromkeys(map(group, wanted.stream))
+    return {name: [c.name for c in wanted.test if group(c) == name] for name in order}
 
 
 def _points(value: float | None) -> str:
@@ -172,7 +191,8 @@ def _main_row(name: str, s: dict[str, Any]) -> list[str]:
         f"{newest:.4f}",
         *map(_points, gaps),
         f"{100 * s['forgetting']:.2f}",
-        _points(s["since"]),
+        f"{100 * s['fall']:.2f}",
+        f"{100 * s['groups']:.2f}",
     ]
 
 
@@ -194,9 +214,15 @@ def _time_row(name: str, s: dict[str, Any]) -> list[str]:
     ]
 
 
-def _curves(wanted: Set, found: dict[str, Any]) -> list[str]:
-    at = [*range(0, len(wanted.stream), 5), len(wanted.stream)]
-    body = [[name, *(f"{s['live'][n]:.3f} / {s['newest'][n]:.3f}" for n in at)] for name, s in found.items()]
+def _curves(wanted: Set) -> list[str]:
+    """Every arm as far as it has come, so that one that is not finished can be compared until there."""
+    at, body = [*range(0, len(wanted.stream), 5), len(wanted.stream)], []
+    for name in ARMS:
+        if not rows_of(arm_folder(wanted, name)):
+            continue
+        s = _summary(wanted, name, None)
+        both = [f"{live:.3f} / {newest:.3f}" for live, newest in zip(s["live"], s["newest"], strict=True)]
+        body.append([name, *(both[n] if n < len(both) else "" for n in at)])
     return _table(["arm", *map(str, at)], body)
 
 
