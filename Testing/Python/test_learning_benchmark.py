@@ -70,7 +70,7 @@ def test_tables_tell_every_arm_its_verdicts_and_what_is_missing(balls):
     learning_arms.run_offline(balls)
     text = learning_tables.tables([balls])
     assert "Not finished: full system (0 of 3 cases), no replay (0 of 3 cases)" in text
-    (row,) = (line for line in text.splitlines() if line.startswith("| full masks | 0."))
+    row = next(line for line in text.splitlines() if line.startswith("| full masks | 0."))
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     offline = float(text.split("Offline: ")[1].split(" ")[0])
     live, newest = float(cells[2]), float(cells[3])
