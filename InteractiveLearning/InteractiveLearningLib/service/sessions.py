@@ -209,6 +209,9 @@ class Sessions:
     def _drop(self, entry: _Entry) -> None:
         self._close(entry)
         entry.gone = True
+        # What makes it a session goes first: killed in the middle, it must not come back without its arrays.
+        with suppress(OSError):
+            (entry.folder / "session.jsonl").unlink(missing_ok=True)
         shutil.rmtree(entry.folder, ignore_errors=True)
         with self._guard:
             self._entries.pop((entry.user, entry.id), None)
