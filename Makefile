@@ -5,7 +5,7 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: install demo test lint bench-inference bench-interaction bench-kill bench-learning bench-reflection clean
+.PHONY: install demo test lint bench-hostile bench-inference bench-interaction bench-kill bench-learning bench-reflection bench-latency soak clean
 .DEFAULT_GOAL := install
 
 install: $(STAMP)
@@ -46,8 +46,19 @@ $(PEERS)/.installed: Testing/benchmarks/peers.txt
 bench-interaction: install $(PEERS)/.installed
 	$(PY) Testing/benchmarks/bench_interaction.py
 
+bench-hostile: install
+	$(PY) Testing/benchmarks/bench_hostile.py
+
+# Kills writers, learners and the service a thousand times, and fills disks (those need root). Goes on where it stopped.
 bench-kill: install
-	$(PY) Testing/benchmarks/bench_kill.py
+	OMP_NUM_THREADS=1 $(PY) Testing/benchmarks/bench_service_kill.py
+
+# REFSEG_DATA names the folder with msd_hippocampus. Half an hour each.
+bench-latency: install
+	$(PY) Testing/benchmarks/bench_latency.py --out out/bench-latency/latency.json
+
+soak: install
+	OMP_NUM_THREADS=1 $(PY) Testing/benchmarks/bench_soak.py --out out/bench-soak/soak.json
 
 # REFSEG_DATA names the folder with msd_hippocampus and acdc. Under two hours on two cores; goes on where it was stopped.
 bench-learning: install

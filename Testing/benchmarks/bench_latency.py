@@ -41,7 +41,6 @@ from tiny_learning import an_untrained_version
 
 PACE = (0.5, 1.0)  # seconds between clicks
 STEPS = 24  # of a session, before the next case
-VALIDATION = 4
 SEGMENT_EVERY = 20.0
 LOOK_EVERY = 0.0005
 PATIENCE = 600.0
@@ -110,7 +109,6 @@ class Bench:
     def __init__(self, home: Path, spec: SegmenterSpec, seed: int) -> None:
         self.spec, self.home, self.random = spec, home, random.Random(seed)
         an_untrained_version(home, spec=spec)
-        ReplayStore(home, validation_patients=VALIDATION).close()
         self.service = Service(home)
         self.robots = {name: Robot(self.service.url, self.service.token) for name in ("clicks", "accepts", "segments")}
         self.names = itertools.cycle(cases("msd_hippocampus", "train", 40))
@@ -132,25 +130,38 @@ class Bench:
         while not self._over.wait(5):
             robot.ask("PUT", f"/clients/{'ab' * 16}")
 
+    def prepare(self) -> None:
+        """Accept patients enough for verdicts; those of them that would be trained on are not learnt."""
+        robot = self.robots["accepts"]
+        replay = ReplayStore(self.home)
+        while robot.ask("GET", f"/models/{self.spec.name}/learning")["missing"]:
+            self._accept(consent=False)
+            for case in replay.cases(self.spec.name, "validation"):
+                replay.set_consent(case.id, True)
+        replay.close()
+
     def accept(self, count: int) -> dict[str, float]:
-        """Outline three slices of each structure of so many cases and accept them; returns id -> when."""
-        robot, when = self.robots["accepts"], {}
+        """Accept cases until so many of them are to be learnt; returns id -> when. The others validate."""
+        when: dict[str, float] = {}
+        replay = ReplayStore(self.home)
         while len(when) < count:
-            image, truth = load("msd_hippocampus", next(self.names))
-            session = robot.begin(robot.upload(image), self.spec.labels)
-            hand = hands(truth, self._accepted)
-            for label in (1, 2):
-                at = np.flatnonzero((truth.array == label).any(axis=(0, 2)))
-                for index in np.quantile(at, (0.2, 0.5, 0.8)).astype(int).tolist():
-                    robot.say(session, hand.outline(label, 1, index))
-            self._accepted += 1
-            about = {"model": self.spec.name, "patient": f"p{self._accepted}"}
-            case = robot.ask("POST", f"/sessions/{session}/accept", json=about)["case"]
-            replay = ReplayStore(self.home)
+            case = self._accept(consent=True)
             if any(known.id == case for known in replay.cases(self.spec.name, "train")):
                 when[case] = time.monotonic()
-            replay.close()
+        replay.close()
         return when
+
+    def _accept(self, consent: bool) -> str:
+        """Outline three slices of each structure of the next case, and accept it; returns its id."""
+        robot, (image, truth) = self.robots["accepts"], load("msd_hippocampus", next(self.names))
+        session, hand = robot.begin(robot.upload(image), self.spec.labels), hands(truth, self._accepted)
+        for label in (1, 2):
+            at = np.flatnonzero((truth.array == label).any(axis=(0, 2)))
+            for index in np.quantile(at, (0.2, 0.5, 0.8)).astype(int).tolist():
+                robot.say(session, hand.outline(label, 1, index))
+        self._accepted += 1
+        about = {"model": self.spec.name, "patient": f"p{self._accepted}", "consent": consent}
+        return robot.ask("POST", f"/sessions/{session}/accept", json=about)["case"]
 
     def click(self, into: Measured, over: threading.Event) -> None:
         """Correct case after case at a human pace."""
@@ -244,11 +255,9 @@ def measure(rounds: int, seconds: float, count: int, seed: int) -> dict:
         bench = Bench(Path(place) / "home", spec, seed)
         store = ModelStore(bench.home)
         try:
-            warm = Measured()
-            with bench.used(warm):
-                bench.judged(bench.accept(2), warm)  # and validation patients enough for verdicts
-                while bench.robots["accepts"].ask("GET", f"/models/{spec.name}/learning")["missing"]:
-                    bench.judged(bench.accept(1), warm)
+            bench.prepare()
+            with bench.used(Measured()):  # to be warm
+                time.sleep(15)
             for _ in range(rounds):
                 for kind, into in found.items():
                     known = set(store.versions(spec.name))

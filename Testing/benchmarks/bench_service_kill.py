@@ -3,12 +3,13 @@
     python Testing/benchmarks/bench_service_kill.py [--kills 1000] [--disks 40] [--out FOLDER] [--seed 0]
 
 Goes on where it was stopped, a batch being done or not. In every batch of the service two clients upload, annotate,
-segment and accept, in every fifth batch while it learns. At random moments the learner, an administrator who gives
+segment and accept, in every tenth batch while it learns. At random moments the learner, an administrator who gives
 tokens and the service are killed, and the service is started again, every tenth time by its command, otherwise forked
 with the imports done.
 Then everything that was ever acknowledged is looked for: cases once and only once (an acceptance whose answer was lost
 is repeated), sessions voxel for voxel, uploads to the byte, tokens, the chain of the audit log, versions, verdicts.
-Full disks: the same clients on a small file system (loopback; needs root) that is filled at random moments.
+Full disks: the same clients, in every other batch with learning, on a small file system (loopback; needs root) that is
+filled at random moments.
 Exits with 1 if anything does not hold.
 """
 
@@ -43,7 +44,7 @@ OUT = Path(os.environ.get("REFSEG_OUT", Path(__file__).parents[2] / "out")) / "b
 WRITERS, LEARNERS, SERVICES, DISKS = 25, 20, 20, 5
 COLD = 10  # every tenth start is a real one
 PACE = 0.4  # without a pause between clicks nothing would ever be learnt
-LEARNS = 5  # every fifth batch
+LEARNS = 10  # every tenth batch
 LEARNER_GONE = 15.0
 DISK_MB = 40
 
@@ -237,8 +238,8 @@ def fill(disk: Path) -> None:
 def fill_disks(seed: int, times: int) -> dict:
     """One batch: the same clients on a small disk that is full now and then; every third time killed while it is."""
     with small_disk() as disk:
-        ward = Ward(disk / "home", seed, learning=True)
-        ward.start(cold=True)
+        ward = Ward(disk / "home", seed, learning=seed % 2 == 0)
+        ward.start(cold=False)
         for turn in range(times):
             killed = turn % 3 == 2
             with ward.working():
@@ -313,14 +314,14 @@ def summary(batches: list[dict]) -> dict:
 def main() -> None:
     """Do what is left to do, write summary.json, exit with 1 if there was any fault."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=1000, help="in all: a quarter writers, an eighth lone learners")
+    parser.add_argument("--kills", type=int, default=1000, help="in all: 40 %% case writers, 10 %% lone learners")
     parser.add_argument("--disks", type=int, default=40, help="how often a disk is filled")
     parser.add_argument("--part", choices=[*PARTS, "disks"], help="only this one")
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
-    wanted = {"writers": given.kills // 4, "learners": given.kills // 8}
+    wanted = {"writers": given.kills * 2 // 5, "learners": given.kills // 10}
     wanted["services"] = given.kills - sum(wanted.values())
     plan = [(name, make, size, wanted[name]) for name, (make, size) in PARTS.items()]
     plan.append(("disks", fill_disks, DISKS, given.disks))
