@@ -183,6 +183,7 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
             found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             found.bind((host, port))
+            found.listen(CONNECTIONS)  # whoever reads the address that is printed may connect at once
         except (OSError, OverflowError) as error:
             raise RefSegError(f"The service cannot listen at {host}, port {port}: {error}. Choose another.") from error
         yield found
