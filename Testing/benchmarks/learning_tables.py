@@ -86,6 +86,7 @@ def _set(wanted: Set) -> list[str]:
     if offline is not None:
         first = mean_dice(_tests(wanted, OFFLINE), wanted.first) if wanted.first else 0
         lines += ["", f"Offline: {offline:.4f} (first group {first:.4f})."]
+    lines += ["", "### Aims", "", *_aims(found)]
     lines += ["", "### The gate", ""]
     heads = ["arm", "published", "refused", "waited", "skipped", "worse on test by > 0.5 points", "worst step (points)"]
     lines += _table(heads, [_gate_row(name, s) for name, s in found.items()])
@@ -194,6 +195,37 @@ def _main_row(name: str, s: dict[str, Any]) -> list[str]:
         f"{100 * s['fall']:.2f}",
         f"{100 * s['groups']:.2f}",
     ]
+
+
+def _aims(found: dict[str, Any]) -> list[str]:
+    """What was aimed at, what came out, and whether it was reached, live versions against offline."""
+    body = []
+
+    def aim(what: str, value: float, reached: bool, unit: str = "points") -> None:
+        body.append([what, f"{value:.2f} {unit}", "yes" if reached else "**no**"])
+
+    for name, most in (("full system", 1.5), ("full masks", 0.5)):
+        if name in found and found[name]["offline"] is not None:
+            for which in ("live", "newest"):
+                behind = 100 * (found[name]["offline"] - found[name][which][-1])
+                aim(f"{name}, {which}: at most {most} below offline", behind, behind <= most)
+    if (full := found.get("full system")) is None:
+        return _table(["aim", "found", "reached"], body)
+    aim("forgetting at most 1", 100 * full["forgetting"], full["forgetting"] <= 0.01)
+    if "no replay" in found:
+        more = 100 * (found["no replay"]["groups"] - full["groups"])
+        aim("forgetting without replay is more (mean of groups) by", more, more > 0)
+    aim("boundary not drawn at least 75 %", 100 * (1 - full["share"]), full["share"] <= 0.25, "%")
+    steps = [step for s in found.values() for step in s["steps"]]
+    worse = 100 * float(np.mean([step < -WORSE for step in steps])) if steps else 0.0
+    aim(f"published worse by > 0.5 on test, of {len(steps)} in all arms: at most 10 %", worse, worse <= 10, "%")
+    aim(
+        "accepted → verdict at most 180 s, longest, busy machine",
+        max(full["seconds"]),
+        max(full["seconds"]) <= 180,
+        "s",
+    )
+    return _table(["aim", "found", "reached"], body)
 
 
 def _gate_row(name: str, s: dict[str, Any]) -> list[str]:
