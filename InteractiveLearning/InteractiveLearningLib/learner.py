@@ -89,6 +89,9 @@ class Learner:
             self._lock.acquire()
         except Timeout:
             raise AlreadyAtWork(f"A learner for '{model}' is already at work on this store.") from None
+        for kind in ("json", "checkpoint"):  # what a killed learner was writing
+            for left in _folder(home).glob(f"{model}.{kind}.[0-9]*.tmp"):
+                left.unlink(missing_ok=True)
         self.replay = ReplayStore(self.home)
         self.log, self.checkpoint = VerdictLog(home, model), _folder(home) / f"{model}.checkpoint"
         self._status, self._said = LearnerStatus(pid=os.getpid()), 0.0
