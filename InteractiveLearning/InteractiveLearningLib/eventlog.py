@@ -7,6 +7,7 @@ and is dropped.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -85,7 +86,7 @@ class EventLog:
         try:
             written = self._file.write(line)
             if written != len(line):
-                raise OSError(f"only {written} of {len(line)} bytes could be written")
+                raise OSError(errno.ENOSPC, f"only {written} of {len(line)} bytes could be written")
             os.fsync(self._file.fileno())
         except OSError as error:
             self._file.truncate(start)
