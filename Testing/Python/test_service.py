@@ -17,6 +17,7 @@ from InteractiveLearningLib.service.accounts import Accounts, Role
 from InteractiveLearningLib.service.audit import AuditLog
 from InteractiveLearningLib.service.jobs import Full, Missing
 from InteractiveLearningLib.service.learners import LearnerProcess
+from InteractiveLearningLib.service.patients import patient_key
 from InteractiveLearningLib.service.sessions import Sessions
 from InteractiveLearningLib.service.turns import Turns
 from InteractiveLearningLib.service.wire import SessionMessage
@@ -137,6 +138,19 @@ def test_a_job_goes_on_when_its_client_goes_away_and_can_be_cancelled(service):
         assert finished(second, jobs[2])["state"] == "cancelled"
 
 
+def test_work_ends_with_the_version_it_began_with_and_the_next_has_the_new_one(another, tmp_path):
+    service, store = another.start(), ModelStore(tmp_path)
+    image, _ = an_image(6, Grid((48, 48, 48)))
+    with service.client() as client:
+        wanted = {"volume": send(client, image), "model": "balls", "reflect": False}
+        first = client.post("/v1/jobs", json=wanted).json()
+        an_untrained_version(tmp_path, seed=1)
+        second = client.post("/v1/jobs", json=wanted).json()
+        jobs = [finished(client, job) for job in (first, second)]
+        assert [job["result"]["report"]["version"] for job in jobs] == ["1", "2"]
+        assert client.get("/v1/models").json()["models"][0]["active"] == store.active("balls") == "2"
+
+
 def test_a_session_answers_what_a_session_in_this_process_does(client, a_grid, tmp_path):
     image, labels = an_image(7, a_grid)
     here = Session.create(tmp_path / "session", image, SPEC.labels)
@@ -238,7 +252,10 @@ def test_roles_open_what_they_are_for_and_users_do_not_see_each_other(another, t
         with service.client(tokens["ada"]) as ada:
             assert ada.get("/v1/audit").json()["entries"][-1]["who"] == "rob"
             forgotten = ada.post("/v1/patients/forget", json={"patient": "p"})
-            assert forgotten.json() == {"cases": 1, "versions": []}
+            assert forgotten.json()["cases"] == 1
+            key = patient_key(tmp_path, "p").encode()
+            left = [path for path in tmp_path.rglob("*") if path.is_file() and key in path.read_bytes()]
+            assert not left, "not even the keyed hash of a forgotten patient stays"
         accounts.revoke("ann")
         assert ann.get("/v1/sessions").status_code == 401
     with service.client("f" * 12 + ".guess") as guesser:
@@ -315,6 +332,9 @@ def test_a_learner_is_held_while_somebody_else_computes(tmp_path):
     turns.add(learner)
     with turns.inference():
         with turns.interactive():
+            becomes(process, held=True)
+            with turns.learning_goes_on():  # somebody waits for a lock that it may have
+                becomes(process, held=False)
             becomes(process, held=True)
         becomes(process, held=True)
     becomes(process, held=False)

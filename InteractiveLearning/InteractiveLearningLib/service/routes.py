@@ -20,7 +20,6 @@ from InteractiveLearningLib.service.audit import About, Action
 from InteractiveLearningLib.service.guard import Caller, caller, may
 from InteractiveLearningLib.service.jobs import Missing
 from InteractiveLearningLib.service.keeper import waiting
-from InteractiveLearningLib.service.patients import patient_key
 from InteractiveLearningLib.service.service import Service
 from InteractiveLearningLib.service.sessions import LEASE
 from InteractiveLearningLib.verdicts import VerdictLog
@@ -255,10 +254,10 @@ def accept(
         if any(known.id == identifier for known in service.replay.cases(about.model)):
             return {"case": identifier}
         raise
-    # The log of who did it first: what cannot be logged must not be done.
-    about_it = About(case=identifier, patient=patient_key(service.home, about.patient))
-    service.audit.append(who.name, Action.ACCEPT, about_it)
-    service.replay.accept(case, identifier)
+    # The log of who did it first: what cannot be logged must not be done. By the case alone: the log is kept for ever.
+    service.audit.append(who.name, Action.ACCEPT, About(case=identifier))
+    with service.turns.learning_goes_on():
+        service.replay.accept(case, identifier)
     service.keeper.wake()
     service.sessions.discard(who.name, identifier)
     return {"case": identifier}
@@ -300,7 +299,8 @@ def learning(name: Name, service: The, who: Segmenter) -> dict[str, Any]:
 def rollback(name: Name, service: The, who: Annotated[Caller, Depends(may(Action.ROLL_BACK))]) -> dict[str, Any]:
     """Return to the version that was in use before."""
     service.audit.append(who.name, Action.ROLL_BACK, About(version=f"{name}@{service.models.active(name)}"))
-    return {"active": service.models.rollback(name)}
+    with service.turns.learning_goes_on():
+        return {"active": service.models.rollback(name)}
 
 
 @router.post("/models/{name}/activate")
@@ -310,7 +310,8 @@ def activate(
     """Use this version from now on."""
     service.models.load(name, about.version)
     service.audit.append(who.name, Action.PUBLISH, About(version=f"{name}@{about.version}"))
-    service.models.activate(name, about.version)
+    with service.turns.learning_goes_on():
+        service.models.activate(name, about.version)
     return {"active": about.version}
 
 
@@ -322,7 +323,8 @@ def review_version(
     service.models.load(name, about.version)
     action = Action.ACCEPT if about.accepted else Action.REJECT
     service.audit.append(who.name, action, About(case=about.case, version=f"{name}@{about.version}"))
-    found = review(service.models, service.home, name, about.version, about.accepted, case=about.case, by=who.name)
+    with service.turns.learning_goes_on():
+        found = review(service.models, service.home, name, about.version, about.accepted, case=about.case, by=who.name)
     if found.rolled_back:
         service.audit.append(who.name, Action.ROLL_BACK, About(version=f"{name}@{about.version}"))
     return {"active": found.active, "rolled_back": found.rolled_back, "reason": found.reason}
@@ -333,9 +335,11 @@ def forget(
     about: wire.ForgetMessage, service: The, who: Annotated[Caller, Depends(may(Action.FORGET))]
 ) -> dict[str, Any]:
     """Remove every trace of a patient; names the versions that had learnt from the cases."""
-    service.audit.append(who.name, Action.FORGET, About(patient=patient_key(service.home, about.patient)))
-    cases, _ = service.replay.about(about.patient)
-    return {"cases": len(cases), "versions": service.replay.forget(about.patient)}
+    with service.turns.learning_goes_on():
+        cases, _ = service.replay.about(about.patient)
+        for case in cases or [None]:
+            service.audit.append(who.name, Action.FORGET, About(case=case))
+        return {"cases": len(cases), "versions": service.replay.forget(about.patient)}
 
 
 @router.get("/audit")

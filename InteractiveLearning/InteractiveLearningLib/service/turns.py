@@ -36,8 +36,14 @@ class Turns:
 
     def __init__(self) -> None:
         self._free = threading.Condition()
-        self._clicks = self._inferences = 0
+        self._clicks = self._inferences = self._writes = 0
         self._learners: list[Held] = []
+
+    @contextmanager
+    def learning_goes_on(self) -> Iterator[None]:
+        """While it lasts no learner is held: it might hold the lock of a file or a database that is waited for."""
+        with self._counted("_writes"):
+            yield
 
     @contextmanager
     def interactive(self) -> Iterator[None]:
@@ -64,7 +70,7 @@ class Turns:
         """From now on this one is held, too; also now, if somebody computes."""
         with self._free:
             self._learners.append(learner)
-            if self._clicks or self._inferences:
+            if self._held:
                 learner.pause()
 
     def remove(self, learner: Held) -> None:
@@ -73,22 +79,26 @@ class Turns:
             if learner in self._learners:
                 self._learners.remove(learner)
 
+    @property
+    def _held(self) -> bool:
+        return bool(self._clicks or self._inferences) and not self._writes
+
     @contextmanager
     def _counted(self, name: str) -> Iterator[None]:
-        with self._free:
-            if not (self._clicks or self._inferences):
-                for learner in self._learners:
-                    learner.pause()
-            setattr(self, name, getattr(self, name) + 1)
+        self._count(name, 1)
         try:
             yield
         finally:
-            with self._free:
-                setattr(self, name, getattr(self, name) - 1)
-                if not (self._clicks or self._inferences):
-                    for learner in self._learners:
-                        learner.resume()
-                self._free.notify_all()
+            self._count(name, -1)
+
+    def _count(self, name: str, change: int) -> None:
+        with self._free:
+            before = self._held
+            setattr(self, name, getattr(self, name) + change)
+            if self._held != before:
+                for learner in self._learners:
+                    learner.pause() if self._held else learner.resume()
+            self._free.notify_all()
 
     def _let_clicks_pass(self, progress: Progress) -> None:
         until = time.monotonic() + LONGEST_WAIT
