@@ -31,6 +31,4 @@ def review_command(
     audit = AuditLog(place.home)
     audit.append(CONSOLE, Action.ACCEPT if accepted else Action.REJECT, About(case=case, version=model))
     found = review(place, place.home, name, version, accepted, case, CONSOLE)
-    if found.rolled_back:
-        audit.append(CONSOLE, Action.ROLL_BACK, About(version=model))
     console.print(found.reason or f"Noted. {name}@{found.active} is active.", soft_wrap=True)

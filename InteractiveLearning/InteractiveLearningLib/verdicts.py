@@ -16,6 +16,7 @@ from typing import Any, Literal
 from RefSegLib.models.store import ModelStore
 
 from InteractiveLearningLib.lines import LineLog
+from InteractiveLearningLib.service.audit import GATE, About, Action, AuditLog
 
 Outcome = Literal["published", "refused", "waiting", "skipped", "rolled_back"]
 Means = dict[str, tuple[float, float]]
@@ -126,6 +127,11 @@ def carry_out(store: ModelStore, log: VerdictLog) -> Verdict | None:
     verdict = log.unfinished()
     if verdict is None:
         return None
+    # The log of who did it first, so that nothing goes live without an entry; a kill here makes it two.
+    audit = AuditLog(store.home)
+    action = Action.PUBLISH if verdict.published else Action.ROLL_BACK
+    audit.append(GATE, action, About(version=f"{verdict.model}@{verdict.candidate}"))
+    audit.close()
     if verdict.published:
         store.activate(verdict.model, str(verdict.candidate))
     else:

@@ -13,6 +13,7 @@ from InteractiveLearningLib.lines import LineLog
 from InteractiveLearningLib.promotion import _judge, promote, score_case
 from InteractiveLearningLib.replay import ReplayStore
 from InteractiveLearningLib.reviews import settle
+from InteractiveLearningLib.service.audit import Action, AuditLog
 from InteractiveLearningLib.verdicts import CaseScore, Verdict, VerdictLog
 from RefSegLib.models.store import ModelStore
 from RefSegLib.progress import Progress
@@ -226,6 +227,8 @@ def test_a_publication_that_was_cut_short_is_finished_but_a_rollback_is_left_alo
     log.add(Verdict("published", "better", "balls", candidate=candidate.version, champion=champion.version))
     settle(store, tmp_path, "balls")
     assert store.active("balls") == candidate.version
+    (entry,) = AuditLog(tmp_path).entries()
+    assert (entry.who, entry.action, entry.about.version) == ("gate", Action.PUBLISH, f"balls@{candidate.version}")
     store.activate("balls", champion.version)
     settle(store, tmp_path, "balls")
     assert store.active("balls") == champion.version

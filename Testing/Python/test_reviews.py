@@ -202,7 +202,8 @@ def test_the_command_notes_a_review_in_the_audit_log_and_tells_of_a_rollback(sto
         CliRunner().invoke(app, ["models", "review", "balls@2", "--reject", "--store", str(store.home)]) for _ in "123"
     ]
     assert [s.exit_code for s in said] == [0, 0, 0] and "Taken back" in said[-1].output
-    assert [e.action for e in AuditLog(store.home).entries()] == [Action.REJECT] * 3 + [Action.ROLL_BACK]
+    entries = [(e.who, e.action) for e in AuditLog(store.home).entries()]
+    assert entries == [("console", Action.REJECT)] * 3 + [("gate", Action.ROLL_BACK)]
     assert isinstance(CliRunner().invoke(app, ["models", "review", "balls", "--accept"]).exception, BadInput)
 
 

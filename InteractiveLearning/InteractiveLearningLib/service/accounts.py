@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from RefSegLib.durable import write_durably
 from RefSegLib.errors import BadInput, RefSegError
 
-from InteractiveLearningLib.service.audit import CONSOLE, USER_NAME, About, Action, AuditLog
+from InteractiveLearningLib.service.audit import CONSOLE, GATE, USER_NAME, About, Action, AuditLog
 
 LAST_USE_EVERY = timedelta(minutes=1)  # the last use is noted no finer, so that a request is no write
 MOST_ADDRESSES = 100_000
@@ -98,10 +98,10 @@ class Accounts:
 
     def add(self, name: str, role: Role, by: str = CONSOLE) -> None:
         """A new user. Raises BadInput if the name cannot be used or was ever in use."""
-        if not USER_NAME.fullmatch(name) or name == CONSOLE:
+        if not USER_NAME.fullmatch(name) or name in (CONSOLE, GATE):
             raise BadInput(
                 f"'{name}' cannot be the name of a user: small letters, digits, '.', '_' and '-', beginning with a "
-                f"letter, at most 32, and not '{CONSOLE}'."
+                f"letter, at most 32, and not '{CONSOLE}' or '{GATE}'."
             )
         with self._changing() as file:
             if name in file.users:

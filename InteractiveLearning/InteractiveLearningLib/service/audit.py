@@ -21,6 +21,7 @@ from RefSegLib.errors import BadInput, RefSegError
 from InteractiveLearningLib.eventlog import EventLog, read_log
 
 CONSOLE = "console"  # whoever sits at the machine and types commands; no user can have this name
+GATE = "gate"  # what publishes and takes back by itself (promotion.py, reviews.py); nor this one
 USER_NAME = re.compile(r"[a-z][a-z0-9._-]{0,31}")
 _NOTHING = "0" * 32
 _HEAD = re.compile(r"([0-9]{1,15}):([0-9a-f]{32})")

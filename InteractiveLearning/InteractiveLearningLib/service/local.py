@@ -32,7 +32,7 @@ from InteractiveLearningLib.service.remote import RemoteRunner
 COMMAND = "InteractiveLearningLib.cli"
 RENEW_SECONDS = 10.0
 # A cold start reads some hundred MB of packages; two of them on a slow disk.
-START_SECONDS = 120.0
+START_SECONDS = 300.0
 LOOK_SECONDS = 0.05
 # It is on this computer, but that may have its hands full.
 HELLO_SECONDS = 10.0

@@ -325,8 +325,6 @@ def review_version(
     service.audit.append(who.name, action, About(case=about.case, version=f"{name}@{about.version}"))
     with service.turns.learning_goes_on():
         found = review(service.models, service.home, name, about.version, about.accepted, case=about.case, by=who.name)
-    if found.rolled_back:
-        service.audit.append(who.name, Action.ROLL_BACK, About(version=f"{name}@{about.version}"))
     return {"active": found.active, "rolled_back": found.rolled_back, "reason": found.reason}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -33,6 +34,7 @@ from InteractiveLearningLib.service.wire import SegmentMessage, pack_where
 
 log = logging.getLogger(__name__)
 SWEEP_SECONDS = 15.0
+TORN_SECONDS = 600.0
 UNPACKED = 2  # volumes that requests unpack at once: each may be a gigabyte made from a megabyte
 WAITING = 200  # requests that wait for jobs
 
@@ -130,8 +132,15 @@ class Service:
 
     def _sweep(self) -> None:
         while not self._over.wait(SWEEP_SECONDS):
-            for sweep in (self.sessions.sweep, self.uploads.sweep):
+            for sweep in (self.sessions.sweep, self.uploads.sweep, self._remove_torn):
                 _safely(sweep)
+
+    def _remove_torn(self) -> None:
+        """What killed processes were writing (durable.py) and nobody will put into its place."""
+        for folder in ("service", "learner"):
+            for path in (self.home / folder).glob("*.tmp"):
+                if time.time() - path.stat().st_mtime > TORN_SECONDS:
+                    path.unlink(missing_ok=True)
 
 
 def _travelling(found: Segmented) -> dict[str, Any]:
