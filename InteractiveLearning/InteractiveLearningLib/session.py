@@ -118,6 +118,9 @@ class Session:
         volume.check()
         if not labels or len({label.value for label in labels}) != len(labels):
             raise BadInput("A session needs at least one label, and every label a number of its own.")
+        strangers = {prompt.label for prompt in earlier} - {label.value for label in labels}
+        if strangers:
+            raise BadInput(f"Earlier prompts speak of label {min(strangers)}, which the session does not have.")
         if (folder / "session.jsonl").exists():
             raise BadInput(f"There is already a session in {folder}. Open it, or choose another folder.")
         if not 0 <= channel < volume.channels:

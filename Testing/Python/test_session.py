@@ -290,3 +290,11 @@ def test_a_session_cannot_be_begun_on_nothing_or_twice(session, tmp_path):
         Session.create(tmp_path / "nan", Volume(np.full(SHAPE, np.nan), OBLIQUE), LABELS)
     with pytest.raises(BadInput, match="are needed"):
         Session.create(tmp_path / "odd", Volume(IMAGE, OBLIQUE), LABELS, model_probabilities()[:2])
+
+
+def test_earlier_prompts_about_a_label_the_session_does_not_have_are_refused(tmp_path):
+    volume = Volume(np.arange(27, dtype=np.float32).reshape(3, 3, 3), Grid((3, 3, 3)))
+    label = Label(value=1, name="one", color=(1, 0, 0))
+    with pytest.raises(BadInput, match="label 7"):
+        Session.create(tmp_path / "s", volume, [label], earlier=[Click((1, 1, 1), True, 7)])
+    assert not (tmp_path / "s").exists()
