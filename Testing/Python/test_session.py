@@ -293,8 +293,6 @@ def test_a_session_cannot_be_begun_on_nothing_or_twice(session, tmp_path):
 
 
 def test_earlier_prompts_about_a_label_the_session_does_not_have_are_refused(tmp_path):
-    volume = Volume(np.arange(27, dtype=np.float32).reshape(3, 3, 3), Grid((3, 3, 3)))
-    label = Label(value=1, name="one", color=(1, 0, 0))
     with pytest.raises(BadInput, match="label 7"):
-        Session.create(tmp_path / "s", volume, [label], earlier=[Click((1, 1, 1), True, 7)])
+        Session.create(tmp_path / "s", Volume(IMAGE, OBLIQUE), LABELS, earlier=[click(6, 9, 15, True, 7)])
     assert not (tmp_path / "s").exists()
