@@ -76,7 +76,9 @@ def large_sessions(victim: Victim, count: int) -> tuple[Counter, list[str]]:
         if session:
             client.delete(f"/v1/sessions/{session}")
     answers = Counter(status for status, _, _ in found)
-    return answers, [f"A large session was answered {status} {text}" for status, _, text in found if status >= 500 and status != 503]
+    return answers, [
+        f"A large session was answered {status} {text}" for status, _, text in found if status >= 500 and status != 503
+    ]
 
 
 def large_outlines(victim: Victim) -> tuple[Counter, list[str]]:
