@@ -9,6 +9,7 @@ import time
 import numpy as np
 import pytest
 from InteractiveLearningLib.prompts import Click, Limits, Outline
+from InteractiveLearningLib.service import client as client_module
 from InteractiveLearningLib.service.accounts import Accounts, Role
 from InteractiveLearningLib.service.client import Client, sendable, test_connection
 from InteractiveLearningLib.service.failures import Denied, NotFound, NotTrusted, Unreachable, WrongServer
@@ -360,7 +361,8 @@ def a_site(tmp_path_factory):
     site.end()
 
 
-def test_a_connection_to_a_sites_server_is_tested_with_its_certificate_and_token(a_site):
+def test_a_connection_to_a_sites_server_is_tested_with_its_certificate_and_token(a_site, monkeypatch):
+    monkeypatch.setattr(client_module, "TEST_SECONDS", 100.0)  # this computer may have its hands full
     url, certificate, tokens = a_site
     found = test_connection(url, tokens[Role.ANNOTATOR], certificate)
     assert found.ok, found.sentence
