@@ -19,7 +19,7 @@ from InteractiveLearningLib.service.limits import Limits
 from InteractiveLearningLib.service.routes import router
 from InteractiveLearningLib.service.service import Service
 from InteractiveLearningLib.service.uploads import DiskFull, Elsewhere
-from InteractiveLearningLib.service.wire import API
+from InteractiveLearningLib.service.wire import API, HEADER
 
 log = logging.getLogger(__name__)
 # The first that fits; other RefSegErrors are the server's own trouble.
@@ -88,9 +88,11 @@ def _http(_request: Request, error: Exception) -> JSONResponse:
 
 
 def _unexpected(_request: Request, error: Exception) -> JSONResponse:
+    known = {HEADER: str(API)}  # this answer passes by limits.py, and without it a client takes us for a proxy
     if _disk_full(error):
-        return JSONResponse({"error": "The disk of the server is full; nothing was kept."}, 507)
-    return JSONResponse({"error": f"The server could not do this ({type(error).__name__}). Its log tells more."}, 500)
+        return JSONResponse({"error": "The disk of the server is full; nothing was kept."}, 507, known)
+    said = f"The server could not do this ({type(error).__name__}). Its log tells more."
+    return JSONResponse({"error": said}, 500, known)
 
 
 def _disk_full(error: BaseException | None) -> bool:
