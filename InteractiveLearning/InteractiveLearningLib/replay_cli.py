@@ -13,7 +13,7 @@ from RefSegLib.errors import BadInput, RefSegError
 from RefSegLib.models.store import ModelStore
 from RefSegLib.models_cli import Store
 from RefSegLib.terminal import console
-from rich.table import Table
+from rich.table import Column, Table
 
 from InteractiveLearningLib.accepted import CaseInfo
 from InteractiveLearningLib.replay import ReplayStore
@@ -42,7 +42,8 @@ def list_cases(
     groups: dict[tuple[str, str, str], list[CaseInfo]] = defaultdict(list)
     for c in found:
         groups[c.model, c.site or "-", c.role].append(c)
-    table = Table("model", "site", "role", "cases", "patients", "without consent", "from", "to")
+    role = Column("role", no_wrap=True, min_width=10)
+    table = Table("model", "site", role, "cases", "patients", "without consent", "from", "to")
     for key, group in sorted(groups.items()):
         counts = (len(group), len({c.patient for c in group}), sum(not c.consent for c in group))
         times = (group[0].accepted_at[:10], group[-1].accepted_at[:10])

@@ -129,8 +129,8 @@ def test_a_job_goes_on_when_its_client_goes_away_and_can_be_cancelled(service):
     image, _ = an_image(6, Grid((48, 48, 48)))
     with service.client() as first:
         volume = send(first, image)
-        plain = {"volume": volume, "model": "balls", "reflect": False}
-        jobs = [first.post("/v1/jobs", json=plain).json() for _ in range(3)]
+        wanted = {"volume": volume, "model": "balls"}  # the first reflects, and the others wait for it
+        jobs = [first.post("/v1/jobs", json=wanted | {"reflect": n == 0}).json() for n in range(3)]
     with service.client() as second:
         assert {job["id"] for job in jobs} <= {job["id"] for job in second.get("/v1/jobs").json()["jobs"]}
         second.delete(f"/v1/jobs/{jobs[2]['id']}")
