@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
-import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,8 +17,8 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, Json, StringConstraints, ValidationError
-from RefSegLib.durable import sync_folder
-from RefSegLib.errors import BadInput, RefSegError
+from RefSegLib.durable import written_whole
+from RefSegLib.errors import BadInput
 from RefSegLib.volume.grid import Grid
 from sqlalchemy import select
 
@@ -143,22 +141,11 @@ def import_cases(store: ReplayStore, file: str | Path) -> Imported:
 
 def _write(file: Path, moved: Moved, secret: bytes, read: Callable[[str], bytes]) -> None:
     index = moved.model_dump_json().encode()
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".writing-", dir=file.parent) as room:
-            partial = Path(room) / "export"
-            with partial.open("wb") as stream:
-                with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
-                    archive.writestr(INDEX, index)
-                    archive.writestr(SEAL, _seal(secret, index))
-                    for name in sorted(moved.arrays()):
-                        archive.writestr(FOLDER + name, read(name))
-                stream.flush()
-                os.fsync(stream.fileno())
-            partial.replace(file)
-        sync_folder(file.parent)
-    except OSError as error:
-        raise RefSegError(f"'{file}' could not be written: {error.strerror}. Choose another place.") from error
+    with written_whole(file) as stream, zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr(INDEX, index)
+        archive.writestr(SEAL, _seal(secret, index))
+        for name in sorted(moved.arrays()):
+            archive.writestr(FOLDER + name, read(name))
 
 
 @contextmanager

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
+
+from RefSegLib.errors import RefSegError
 
 
 def write_durably(path: Path, content: bytes, mode: int = 0o644) -> None:
@@ -26,6 +32,26 @@ def write_durably(path: Path, content: bytes, mode: int = 0o644) -> None:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+@contextmanager
+def written_whole(file: Path) -> Iterator[BinaryIO]:
+    """A stream to write a file to that people have named; it is there once the block has ended well, and whole.
+
+    Raises RefSegError, with nothing left behind, if it cannot be written.
+    """
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".writing-", dir=file.parent) as room:
+            partial = Path(room) / file.name
+            with partial.open("wb") as stream:
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())
+            partial.replace(file)
+        sync_folder(file.parent)
+    except OSError as error:
+        raise RefSegError(f"'{file}' could not be written: {error.strerror}. Choose another place.") from error
 
 
 def sync_folder(folder: Path) -> None:

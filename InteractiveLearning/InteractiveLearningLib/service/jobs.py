@@ -122,11 +122,6 @@ class Jobs:
             for job in self._jobs.values():
                 job.stop.set()
 
-    def busy(self) -> int:
-        """How many are queued or running."""
-        with self._lock:
-            return sum(not job.over for job in self._jobs.values())
-
     def _clear(self) -> None:
         now = time.monotonic()
         for job in [j for j in self._jobs.values() if j.over and now - j.touched > KEPT_SECONDS]:

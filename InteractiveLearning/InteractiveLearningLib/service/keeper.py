@@ -8,7 +8,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from RefSegLib.errors import RefSegError
@@ -17,7 +19,7 @@ from RefSegLib.models.store import ModelStore
 from InteractiveLearningLib.replay import ReplayStore
 from InteractiveLearningLib.service.executor import Executor, LearnerHandle
 from InteractiveLearningLib.service.turns import Turns
-from InteractiveLearningLib.verdicts import VerdictLog
+from InteractiveLearningLib.verdicts import Verdict, VerdictLog
 
 log = logging.getLogger(__name__)
 POLL_SECONDS = 2.0
@@ -97,20 +99,21 @@ class LearnerKeeper:
         now = len(cases), sum(case.consent for case in cases), size
         known = self._looked.get(model)
         if known is None or known[0] != now:
-            self._looked[model] = now, waiting(self._home, self._replay, model).work
+            self._looked[model] = now, waiting(self._home, self._replay, model, verdicts.verdicts()).work
         return self._looked[model][1]
 
 
+@dataclass(frozen=True)
 class Waiting:
     """pending: cases without a verdict; missing: validation patients that are needed still; work: something to do."""
 
-    def __init__(self, pending: int, missing: int, work: bool) -> None:
-        self.pending, self.missing, self.work = pending, missing, work
+    pending: int
+    missing: int
+    work: bool
 
 
-def waiting(home: Path, replay: ReplayStore, model: str) -> Waiting:
-    """What a model has to learn, from the disk."""
-    verdicts = VerdictLog(home, model).verdicts()
+def waiting(home: Path, replay: ReplayStore, model: str, verdicts: Sequence[Verdict]) -> Waiting:
+    """What a model has to learn, from the disk. verdicts: all of that model."""
     judged = {verdict.case for verdict in verdicts}
     pending = sum(c.consent and c.id not in judged for c in replay.cases(model, "train"))
     able = {c.patient for c in replay.cases(model, "validation") if c.consent}

@@ -281,8 +281,9 @@ def models(service: The, who: Segmenter) -> dict[str, Any]:
 @router.get("/models/{name}/learning")
 def learning(name: Name, service: The, who: Segmenter) -> dict[str, Any]:
     """What the learner of a model does, what waits for it, and what became of its candidates."""
-    active, left = service.models.active(name), waiting(service.home, service.replay, name)
-    verdicts = [verdict.to_dict() for verdict in VerdictLog(service.home, name).verdicts()[-50:]]
+    found = VerdictLog(service.home, name).verdicts()
+    active, left = service.models.active(name), waiting(service.home, service.replay, name, found)
+    verdicts = [verdict.to_dict() for verdict in found[-50:]]
     for verdict in verdicts:
         del verdict["scores"]
     return {

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import tempfile
 import uuid
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -21,7 +20,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from RefSegLib.durable import sync_folder, write_durably
+from RefSegLib.durable import sync_folder, write_durably, written_whole
 from RefSegLib.errors import BadInput, RefSegError
 from RefSegLib.models.manifest import Manifest
 from RefSegLib.models.spec import SegmenterSpec
@@ -148,20 +147,9 @@ class ModelStore:
     def export(self, name: str, version: str, file: Path) -> None:
         """Write a version to one file (its folder as an uncompressed zip archive; people name it NAME.refseg)."""
         found = self.load(name, version)
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix=".writing-", dir=file.parent) as room:
-                partial = Path(room) / file.name
-                with partial.open("wb") as stream:
-                    with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
-                        for part in (MANIFEST, DIGEST, *found.manifest.files):
-                            archive.write(found.folder / part, part)
-                    stream.flush()
-                    os.fsync(stream.fileno())
-                partial.replace(file)
-            sync_folder(file.parent)
-        except OSError as error:
-            raise RefSegError(f"'{file}' could not be written: {error.strerror}. Choose another place.") from error
+        with written_whole(file) as stream, zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
+            for part in (MANIFEST, DIGEST, *found.manifest.files):
+                archive.write(found.folder / part, part)
 
     def import_(self, file: Path) -> ModelVersion:
         """Read a version from an exported file as the next version of its model; active only if the model is new.
