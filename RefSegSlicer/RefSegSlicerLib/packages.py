@@ -1,17 +1,14 @@
-"""Installing, after a question, what the modules' Python lacks; and the settings both modules share.
+"""Installing, after a question, what the modules' Python lacks.
 
 Works in Slicer 5.10 (slicer.util.pip_install only) and with slicer.packaging (Slicer 5.12).
 """
 
 import importlib.metadata
-import shutil
-import sys
 from pathlib import Path
 
 import slicer
 
-PYTHON_KEY = "RefSeg/Python"
-STORE_KEY = "RefSeg/Store"
+from RefSegSlicerLib.settings import PYTHON_KEY, STORE_KEY, environment, python, store  # noqa: F401
 
 
 def missingPackages(requirementsFile) -> list[str]:
@@ -41,22 +38,6 @@ def installPackages(requirementsFile, confirm=None) -> bool:
     except RuntimeError:  # the user declined
         return False
     return True
-
-
-def python() -> str:
-    """The Python that runs the engine: the one of the settings, else Slicer's own."""
-    chosen = slicer.util.settingsValue(PYTHON_KEY, "")
-    return chosen or shutil.which("PythonSlicer") or sys.executable
-
-
-def environment() -> dict[str, str] | None:
-    """What a chosen Python starts with: Slicer's own libraries would break it. None (inherit) for Slicer's own."""
-    return slicer.util.startupEnvironment() if slicer.util.settingsValue(PYTHON_KEY, "") else None
-
-
-def store() -> str | None:
-    """The folder of models and accepted cases in the settings, or None for REFSEG_HOME or ~/.refseg."""
-    return slicer.util.settingsValue(STORE_KEY, "") or None
 
 
 def _installed(requirement: str) -> bool:

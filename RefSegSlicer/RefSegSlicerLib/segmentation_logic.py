@@ -47,9 +47,9 @@ class SegmentationLogic:
     def serviceRunner(python, store, environment=None):
         """A runner on the engine service of this computer. Jobs start the service, in their threads, if it does not
         run: a process of `python`, with `environment` (None: this process's own), that other programs use as well."""
-        from InteractiveLearningLib.service.local import LocalRunner, LocalService
+        from InteractiveLearningLib.service.local import LocalService, ServiceRunner
 
-        return LocalRunner(LocalService(store, python, environment))
+        return ServiceRunner(LocalService(store, python, environment))
 
     @staticmethod
     def modelNames(store):

@@ -28,6 +28,7 @@ from RefSegLib.progress import SILENT, Progress
 
 from InteractiveLearningLib.service.client import Client
 from InteractiveLearningLib.service.remote import RemoteRunner
+from InteractiveLearningLib.service.site import SiteService
 
 COMMAND = "InteractiveLearningLib.cli"
 RENEW_SECONDS = 10.0
@@ -46,7 +47,10 @@ class LocalService:
 
     home: None for REFSEG_HOME or ~/.refseg. python: an interpreter that has the engine; environment: what it starts
     with (None: this process's own). Both count only if the service is not running yet. Safe with many threads.
+    about: equal for services that were asked for alike; place: where it is, for people.
     """
+
+    place = "this computer"
 
     def __init__(
         self,
@@ -56,6 +60,7 @@ class LocalService:
     ) -> None:
         self.home, self.python = ModelStore(home).home, str(python)
         self._environment = environment
+        self.about = ("local", str(self.home), self.python)
         self._folder, self._id = self.home / "service", uuid.uuid4().hex
         self._lock, self._left = threading.Lock(), threading.Event()
         self._about: dict[str, Any] | None = None
@@ -197,10 +202,11 @@ class LocalService:
                 self._process.poll()
 
 
-class LocalRunner(RemoteRunner):
-    """Segments by the service of this computer: starts it in the job's thread, and again if it was killed."""
+class ServiceRunner(RemoteRunner):
+    """Segments by the service of this computer or of a site: reaches it in the job's thread; the one of this computer
+    is started, and started again if it was killed."""
 
-    def __init__(self, service: LocalService) -> None:
+    def __init__(self, service: LocalService | SiteService) -> None:
         self._service = service
 
     def close(self) -> None:

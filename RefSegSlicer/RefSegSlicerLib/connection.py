@@ -1,0 +1,26 @@
+"""The service that segments and learns, as the settings have it: of this computer, or a site's server."""
+
+from RefSegSlicerLib import settings, tokens
+
+
+def open_service():
+    """The service of the settings: a LocalService or a SiteService. Reads settings only, so it may be called anywhere
+    in the main thread; `client` of what it returns starts or reaches the service, in threads.
+
+    Raises BadInput for a server's address that is none.
+    """
+    if settings.atSite():
+        from InteractiveLearningLib.service.site import SiteService
+
+        url = checkedUrl(settings.chosen(settings.URL_KEY))
+        return SiteService(url, lambda: tokens.token(url), settings.chosen(settings.CERTIFICATE_KEY) or None)
+    from InteractiveLearningLib.service.local import LocalService
+
+    return LocalService(settings.store(), settings.python(), settings.environment())
+
+
+def checkedUrl(text) -> str:
+    """The address of a server in the one form under which its token is kept. Raises BadInput if it is none."""
+    from InteractiveLearningLib.service.transport import checked_url
+
+    return str(checked_url(text)).rstrip("/")
