@@ -332,6 +332,36 @@ def test_a_shipped_model_is_there_on_first_use_and_active(a_store, a_shipped_mod
     assert found.folder.is_relative_to(a_store.root)
 
 
+def test_the_card_of_a_shipped_model_is_its_own_until_somebody_writes_another(a_store, a_shipped_model):
+    assert a_store.card("shipped") == "about it"
+    a_store.activate("shipped", a_store.add(a_spec("shipped"), weights(9)).version)
+    assert a_store.card("shipped") == "about it"
+    (a_store.root / "shipped/MODEL_CARD.md").write_text("about ours")
+    assert a_store.card("shipped") == "about ours" and a_store.load("shipped").version == "2"
+
+
+def test_a_model_of_ones_own_has_not_the_card_of_a_shipped_one_of_that_name(a_store, a_shipped_model, tmp_path):
+    own = ModelStore(tmp_path / "source")  # its version 1 is another one
+    assert own.card("shipped") == "" and own.versions("shipped") == ["1", "2"]
+
+
+def test_who_lists_models_reads_no_weights_and_sees_files_that_are_missing_or_cut(a_store):
+    version = a_store.add(a_spec("net"), weights(1))
+    a_store.activate("net", "1")
+    file = version.folder / "segmenter.safetensors"
+    content = file.read_bytes()
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert a_store.manifest("net").version == "1"
+    with pytest.raises(RefSegError, match="damaged"):
+        a_store.load("net")
+    file.write_bytes(content[:-1])
+    with pytest.raises(RefSegError, match="segmenter.safetensors has been changed or damaged"):
+        a_store.manifest("net")
+    file.unlink()
+    with pytest.raises(RefSegError, match="segmenter.safetensors is missing"):
+        a_store.manifest("net", "1")
+
+
 def test_what_is_learned_from_a_shipped_model_comes_after_it(a_store, a_shipped_model):
     assert a_store.add(a_spec("shipped"), weights(9)).version == "2"
     assert a_store.active("shipped") == "1"

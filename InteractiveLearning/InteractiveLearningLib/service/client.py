@@ -19,6 +19,7 @@ from RefSegLib.errors import BadInput, RefSegError
 from RefSegLib.progress import SILENT, Progress
 from RefSegLib.volume.volume import Volume
 
+from InteractiveLearningLib.listing import Listing
 from InteractiveLearningLib.service.failures import Elsewhere, NotFound, WrongServer, place
 from InteractiveLearningLib.service.transport import ANSWER_SECONDS, PATIENCE_SECONDS, Transport
 from InteractiveLearningLib.service.wire import CHUNK, LEVEL, VoxelType, volume_head, volume_id
@@ -145,8 +146,14 @@ class Client:
     # Models and learning
 
     def models(self) -> list[dict[str, Any]]:
-        """name, active version, description, labels and versions of each model."""
+        """name, active version, description, labels, versions and more of each model: see `listing`."""
         return self._list("/models", "models")
+
+    def listing(self) -> Listing:
+        """The models as people choose among them, and a sentence on each that cannot be used."""
+        answer = self.ask("GET", "/models")
+        with self.understood():
+            return Listing.from_dict(answer)
 
     def learning(self, model: str) -> dict[str, Any]:
         """status, running, pending, missing, active and the last verdicts of a model."""

@@ -9,10 +9,11 @@ from anyio import to_thread
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
-from RefSegLib.errors import BadInput, RefSegError
+from RefSegLib.errors import BadInput
 
 from InteractiveLearningLib.accepting import accepted_case
 from InteractiveLearningLib.guidance import Suggestion
+from InteractiveLearningLib.listing import list_models
 from InteractiveLearningLib.prompts import from_dict, to_dict
 from InteractiveLearningLib.reviews import review
 from InteractiveLearningLib.service import wire
@@ -266,16 +267,7 @@ def accept(
 @router.get("/models")
 def models(service: The, who: Segmenter) -> dict[str, Any]:
     """The models here and the versions in use."""
-    found = []
-    for name in service.models.names():
-        try:
-            version = service.models.load(name)
-        except RefSegError:  # damaged, or none of its versions was ever active
-            continue
-        labels = [label.model_dump(mode="json") for label in version.spec.labels]
-        about = {"name": name, "active": version.version, "description": version.spec.description}
-        found.append(about | {"labels": labels, "versions": service.models.versions(name)})
-    return {"models": found}
+    return list_models(service.models).to_dict()
 
 
 @router.get("/models/{name}/learning")

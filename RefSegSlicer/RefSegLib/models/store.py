@@ -2,6 +2,7 @@
 
 home/models/NAME/versions/N/model.json, model.json.sha256, segmenter.safetensors (or .torchscript),
                             synthesizer.safetensors
+home/models/NAME/MODEL_CARD.md   if there is one: what people should know about the model
 home/models/NAME/active      versions that have been active, one a line; the last one is
 """
 
@@ -44,6 +45,8 @@ __all__ = ["ModelStore", "ModelVersion"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
+CARD = "MODEL_CARD.md"
+LARGEST_CARD = 1 << 18  # bytes
 _ABOUT = ("created", "spec", "parent", "data", "settings", "scores", "reflection")
 
 
@@ -75,6 +78,26 @@ class ModelStore:
         version = version or self.active(name)
         folder = self._version(name, version)
         return ModelVersion(folder, verified(folder, name, version))
+
+    def manifest(self, name: str, version: str | None = None) -> Manifest:
+        """What is written down about a version (the active one if none is named). Its weights are not read: `load`
+        finds damage that leaves their size as it was."""
+        version = version or self.active(name)
+        return verified(self._version(name, version), name, version, whole=False)
+
+    def card(self, name: str) -> str:
+        """The model's card (Markdown): of the file MODEL_CARD.md in its folder, else what was shipped with it, else
+        empty."""
+        own, shipped = self._model(name) / CARD, _shipped().get(name)
+        if not own.is_file() and shipped is not None:
+            first = self._numbers(own.parent)[:1] and verified(own.parent / "versions" / "1", name, "1", whole=False)
+            if first and first.files == verified(shipped, name, shipped.name, whole=False).files:
+                own = shipped.parent / CARD
+        try:
+            with own.open("rb") as file:
+                return file.read(LARGEST_CARD).decode(errors="replace")
+        except OSError:
+            return ""
 
     def verify(self, name: str, version: str) -> None:
         """Raise RefSegError unless every file of the version is what its manifest says."""
