@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from RefSegLib.errors import BadInput
 from RefSegLib.inference.predict import RegionResult, Segmentation, segment
-from RefSegLib.inference.restore import take
+from RefSegLib.inference.restore import Painter, take
 from RefSegLib.inference.segmenter import load_segmenter
 from RefSegLib.models.store import ModelVersion
 from RefSegLib.progress import SILENT, Progress
@@ -20,7 +20,7 @@ from RefSegLib.reflection.reflect import Reflection
 from RefSegLib.reflection.reflect import reflect as reflect_on
 from RefSegLib.reflection.settings import ReflectionSettings
 from RefSegLib.synthesis.synthesizer import load_synthesizer
-from RefSegLib.volume.volume import Volume
+from RefSegLib.volume.volume import LabelMap, Volume
 
 log = logging.getLogger(__name__)
 
@@ -111,6 +111,20 @@ def suspect_map(result: Segmentation) -> Volume | None:
     return Volume(array, grid)
 
 
+def first_mask(result: Segmentation) -> LabelMap | None:
+    """The mask as it was before reflection; None if reflection left every label of the image as it was."""
+    regions = result.regions
+    if all(region.first is None for region in regions) or any(region.probabilities is None for region in regions):
+        return None
+    painter = Painter(result.labels.grid, max(name.value for name in result.names), len(regions))
+    for region in regions:
+        painter.paint(
+            region.probabilities if region.first is None else region.first, region.region.grid, region.region.offset
+        )
+    same = np.array_equal(painter.labels, result.labels.array)
+    return None if same else LabelMap(painter.labels, result.labels.grid)
+
+
 def _describe_region(result: RegionResult, names: dict[str, str]) -> dict[str, Any]:
     grid = result.region.grid
     entry: dict[str, Any] = {"side": result.region.side, "grid": grid.to_dict(), "labels": names}
@@ -140,7 +154,7 @@ def _describe_reflection(reflection: Reflection) -> dict[str, Any]:
     return {
         "accepted": reflection.accepted,
         "reason": reflection.reason,
-        "candidates": [asdict(candidate) for candidate in reflection.candidates],
+        "candidates": [_finite(asdict(candidate)) for candidate in reflection.candidates],
         "trace": reflection.trace,
         "similarity_before": reflection.similarity_before,
         "similarity_after": reflection.similarity_after,
@@ -148,3 +162,9 @@ def _describe_reflection(reflection: Reflection) -> dict[str, Any]:
         "estimated_dice": {str(value): dice for value, dice in reflection.estimated_dice.items()},
         "estimated_interval": {str(value): list(ends) for value, ends in reflection.estimated_interval.items()},
     }
+
+
+def _finite(values: dict[str, Any]) -> dict[str, Any]:
+    """The same with None for numbers that broke down, which JSON has no word for."""
+    told = {name: _finite(value) if isinstance(value, dict) else value for name, value in values.items()}
+    return {name: None if isinstance(v, float) and not np.isfinite(v) else v for name, v in told.items()}

@@ -9,6 +9,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from RefSegLib import __version__
 from fastapi.responses import JSONResponse
 from RefSegLib.errors import BadInput, RefSegError
 from starlette.exceptions import HTTPException
@@ -39,7 +40,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 def create_app(service: Service) -> FastAPI:
     """The application. No pages for browsers, no CORS, and the description of the API only for those with a token."""
     app = FastAPI(
-        title="RefSeg", version=_version(), docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False
+        title="RefSeg", version=__version__, docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False
     )
     app.state.service = service
     app.add_middleware(Limits, caller=lambda scope: signed_in(service, scope), refused=_refused)
@@ -52,16 +53,9 @@ def create_app(service: Service) -> FastAPI:
     @app.get("/hello")
     def hello() -> dict[str, Any]:
         """Who is here; the only thing told without a token."""
-        return {"service": "refseg", "api": [API], "version": _version()}
+        return {"service": "refseg", "api": [API], "version": __version__}
 
     return app
-
-
-def _version() -> str:
-    try:
-        return version("refseg")
-    except PackageNotFoundError:  # a source checkout in Slicer
-        return "0"
 
 
 def _refused(_request: Request, error: Exception) -> JSONResponse:

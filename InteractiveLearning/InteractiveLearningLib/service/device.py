@@ -14,6 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from RefSegLib import __version__
 from RefSegLib.errors import RefSegError, is_out_of_memory
 from RefSegLib.jobs import Segmented
 from RefSegLib.models.store import ModelStore
@@ -75,7 +76,7 @@ class Engines:
 
     def segment(self, task: SegmentTask, progress: Progress) -> Segmented:
         """Segment on this device. Raises RefSegError if the memory does not suffice."""
-        from RefSegLib.engine import suspect_map
+        from RefSegLib.engine import first_mask, suspect_map
 
         try:
             engine = self.get(task.model)
@@ -86,8 +87,15 @@ class Engines:
             self.drop()
             raise OutOfMemory from error
         said = {"image": "image", "seconds": None} | engine.describe(result)
-        report = {"model": engine.version.name, "version": engine.version.version, "images": [said]}
-        return Segmented(result.labels, result.names, report, suspect_map(result) if task.suspect else None)
+        report = {
+            "model": engine.version.name,
+            "version": engine.version.version,
+            "weights": {name: file.sha256 for name, file in engine.version.manifest.files.items()},
+            "refseg": __version__,
+            "images": [said],
+        }
+        suspect = suspect_map(result) if task.suspect else None
+        return Segmented(result.labels, result.names, report, suspect, first_mask(result))
 
 
 class OutOfMemory(RefSegError):

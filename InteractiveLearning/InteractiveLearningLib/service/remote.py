@@ -10,7 +10,7 @@ import numpy as np
 from RefSegLib.errors import Cancelled, RefSegError
 from RefSegLib.jobs import Job, Segmented
 from RefSegLib.models.spec import Label
-from RefSegLib.progress import Progress
+from RefSegLib.progress import SILENT, Progress
 from RefSegLib.volume.volume import Volume
 
 from InteractiveLearningLib.service.client import Client
@@ -40,25 +40,35 @@ class RemoteRunner:
         roi: Sequence[int] | None = None,
         suspect: bool = False,
     ) -> Job:
-        """See Runner. The job fails with the sentence of the service, or of what is in the way to it."""
-        box = None if roi is None else [int(n) for n in roi]
-        options = {"reflect": reflect, "roi": box, "suspect": suspect}
+        """Start what `segmented` does in a thread of its own."""
 
         def work(report: Callable[[float, str], None], cancelled: Callable[[], bool]) -> Segmented:
-            return aside(lambda: self._segmented(volume, model, options, Progress(report, cancelled)), cancelled)
+            progress = Progress(report, cancelled)
+            return self.segmented(volume, model, reflect=reflect, roi=roi, suspect=suspect, progress=progress)
 
-        return Job(work, lambda: None)
+        return Job(work)
 
-    def close(self) -> None:
-        """See Runner."""
-        self._client.close()
-
-    def _segmented(self, volume: Volume, model: str, options: Mapping[str, Any], progress: Progress) -> Segmented:
+    def segmented(
+        self,
+        volume: Volume,
+        model: str,
+        *,
+        reflect: bool | None = None,
+        roi: Sequence[int] | None = None,
+        suspect: bool = False,
+        progress: Progress = SILENT,
+    ) -> Segmented:
+        """See Runner. Raises the sentence of the service, or of what is in the way to it."""
+        options = {"reflect": reflect, "roi": None if roi is None else [int(n) for n in roi], "suspect": suspect}
         client = self._connected(progress)
         try:
             return _by(client, volume, model, options, progress)
         except (NotFound, Unreachable):  # a service that was started anew has forgotten its jobs
             return _by(self._connected(progress), volume, model, options, progress)
+
+    def close(self) -> None:
+        """See Runner."""
+        self._client.close()
 
     def _connected(self, _progress: Progress) -> Client:
         return self._client
@@ -110,8 +120,11 @@ def _by(client: Client, volume: Volume, model: str, options: Mapping[str, Any], 
             doubt = unpack_box(ArrayBox.model_validate(suspect), volume.grid.shape)
             suspect = Volume(doubt.astype(np.float32), volume.grid)
         labels = label_map(ArrayBox.model_validate(result["labels"]), volume.grid)
+        before = result.get("before")  # older servers do not tell
+        if before is not None:
+            before = label_map(ArrayBox.model_validate(before), volume.grid)
         names = tuple(Label.model_validate(name) for name in result["names"])
-        return Segmented(labels, names, dict(result["report"]), suspect)
+        return Segmented(labels, names, dict(result["report"]), suspect, before, identifier)
 
 
 def _finished(client: Client, job: Mapping[str, Any], progress: Progress) -> Mapping[str, Any]:

@@ -156,3 +156,4 @@ def _travelling(found: Segmented) -> dict[str, Any]:
 def _safely(work: Callable[[], None]) -> None:
     with suppress(OSError, RefSegError):  # at the next time again
         work()
+        "before": None if found.before is None else pack_where(found.before.array).model_dump(),

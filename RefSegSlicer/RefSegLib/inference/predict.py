@@ -34,14 +34,15 @@ class RegionResult:
     """What was found in one region.
 
     array: (C, k, j, i) float32, normalized, as the network saw it; probabilities: (outputs, k, j, i) float32 on
-    region.grid; reflection: what `refine` gave. A region of more than KEPT_PROBABILITIES values is too big to be
-    kept or refined: all three are then None.
+    region.grid; reflection: what `refine` gave; first: the probabilities before, where `refine` replaced them. A region
+    of more than KEPT_PROBABILITIES values is too big to be kept or refined: all four are then None.
     """
 
     region: RegionOfInterest
     array: npt.NDArray[np.float32] | None
     probabilities: npt.NDArray[np.float32] | None
     reflection: Any = None
+    first: npt.NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
@@ -117,13 +118,15 @@ def _region(
         painter.paint_slabs(slabs(segmenter, array, progress), region.grid, region.offset)
         return RegionResult(region, None, None)
     probabilities = infer(segmenter, array, progress.part(0.0, 0.4) if refine else progress)
-    reflection = None
+    reflection = first = None
     if refine is not None:
         progress(0.4, "Reflecting")
         reflection = refine(array, probabilities, segmenter, progress.part(0.4, 1.0))
-        probabilities = np.asarray(reflection.probabilities, np.float32)
+        first, probabilities = probabilities, np.asarray(reflection.probabilities, np.float32)
+        if np.may_share_memory(first, probabilities):  # the first mask was kept
+            first = None
     painter.paint(probabilities, region.grid, region.offset)
-    return RegionResult(region, array, probabilities, reflection)
+    return RegionResult(region, array, probabilities, reflection, first)
 
 
 def _check(volume: Volume, spec: SegmenterSpec) -> None:

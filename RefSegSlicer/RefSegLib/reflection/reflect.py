@@ -37,10 +37,11 @@ Array = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Candidate:
-    """One mask that was judged. terms: the parts of its score."""
+    """One mask that was judged. similarity: how well it agrees with the image; terms: the parts of its score."""
 
     name: str
     score: float
+    similarity: float
     terms: dict[str, float]
 
 
@@ -198,7 +199,7 @@ def _result(looked: list[Looked], best: Looked, trace: list[float], settings: Re
 def _candidate(candidate: Looked, settings: ReflectionSettings) -> Candidate:
     terms = {"ssim": candidate.verdict.ssim, "correlation": candidate.verdict.correlation}
     terms["confidence"] = candidate.confidence
-    return Candidate(candidate.name, score_of(candidate, settings), terms)
+    return Candidate(candidate.name, score_of(candidate, settings), similarity_of(candidate, settings), terms)
 
 
 def _unjudged(first: Looked, settings: ReflectionSettings, reason: str) -> Reflection:
