@@ -33,6 +33,9 @@ LEAST = {
     "POST /v1/sessions/{identifier}/alive": ANNOTATOR,
     "DELETE /v1/sessions/{identifier}": ANNOTATOR,
     "POST /v1/sessions/{identifier}/accept": REVIEWER,
+    "GET /v1/worklist": ANNOTATOR,
+    "GET /v1/worklist/{identifier}/volume": ANNOTATOR,
+    "POST /v1/worklist/{identifier}": ANNOTATOR,
     "GET /v1/models": ANNOTATOR,
     "GET /v1/models/{name}/learning": ANNOTATOR,
     "POST /v1/models/{name}/rollback": REVIEWER,
@@ -57,7 +60,8 @@ def routes(description: dict) -> list[str]:
 def request(route: str, volume: str, session: str, job: str) -> dict:
     """A good request for a route: keyword arguments of httpx."""
     method, path = route.split()
-    identifier = {"volumes": volume, "sessions": session, "jobs": job, "clients": "c" * 32}.get(path.split("/")[2], "")
+    known = {"volumes": volume, "sessions": session, "jobs": job, "clients": "c" * 32, "worklist": "d" * 32}
+    identifier = known.get(path.split("/")[2], "")
     announced = {"id": "b" * 64, "shape": [1, 8, 8, 8], "dtype": "uint8", "packed": 100}
     announced["grid"] = {
         "shape": [8, 8, 8],
@@ -76,6 +80,7 @@ def request(route: str, volume: str, session: str, job: str) -> dict:
         "POST /v1/models/{name}/reviews": {"version": "1", "accepted": False},
         "POST /v1/patients/forget": {"patient": PATIENT},
     }
+        "POST /v1/worklist/{identifier}": {"state": "take"},
     found = {"method": method, "url": path.format(identifier=identifier, name="balls"), "params": {}}
     if path.endswith(("/limits", "/estimate")):
         found["params"] = {"label": 1}

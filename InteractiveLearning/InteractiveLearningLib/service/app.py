@@ -21,6 +21,8 @@ from InteractiveLearningLib.service.routes import router
 from InteractiveLearningLib.service.service import Service
 from InteractiveLearningLib.service.uploads import DiskFull, Elsewhere
 from InteractiveLearningLib.service.wire import API, HEADER
+from InteractiveLearningLib.service.worklist import Taken
+from InteractiveLearningLib.service.worklist_routes import router as worklist_router
 
 log = logging.getLogger(__name__)
 # The first that fits; other RefSegErrors are the server's own trouble.
@@ -30,6 +32,7 @@ _STATUS: list[tuple[type[Exception], int]] = [
     (TooManyAttempts, 429),
     (Missing, 404),
     (Elsewhere, 409),
+    (Taken, 409),
     (Full, 503),
     (DiskFull, 507),
     (BadInput, 400),
@@ -45,6 +48,8 @@ def create_app(service: Service) -> FastAPI:
     app.state.service = service
     app.add_middleware(Limits, caller=lambda scope: signed_in(service, scope), refused=_refused)
     app.include_router(router)
+    app.include_router(learning_router)
+    app.include_router(worklist_router)
     app.add_exception_handler(RefSegError, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)

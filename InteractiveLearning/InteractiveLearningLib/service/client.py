@@ -20,6 +20,7 @@ from RefSegLib.progress import SILENT, Progress
 from RefSegLib.volume.volume import Volume
 
 from InteractiveLearningLib.listing import Listing
+from InteractiveLearningLib.service.download import received
 from InteractiveLearningLib.service.failures import Elsewhere, NotFound, WrongServer, place
 from InteractiveLearningLib.service.transport import ANSWER_SECONDS, PATIENCE_SECONDS, Transport
 from InteractiveLearningLib.service.wire import CHUNK, LEVEL, VoxelType, volume_head, volume_id
@@ -142,6 +143,29 @@ class Client:
     def sessions(self) -> list[dict[str, Any]]:
         """Own sessions: id, opened_at, prompts, volume."""
         return self._list("/sessions", "sessions")
+
+    # The worklist of a site
+
+    def worklist(self) -> list[dict[str, Any]]:
+        """id, name, state, by, held and mine of each case. Raises NotFound if the server has no worklist."""
+        return self._list("/worklist", "cases")
+
+    def worklist_state(self, identifier: str, state: str) -> dict[str, Any]:
+        """Take a case ("take"), put it back ("todo"), or say that it is "accepted", "rejected" or "skipped".
+
+        Returns the case; if it was taken, with `patient`, and `lease`: take it again within so many seconds. Raises
+        Elsewhere if somebody else has it, or, for all but "take", if the caller has not.
+        """
+        return self.ask("POST", f"/worklist/{identifier}", body={"state": state}, again=True)
+
+    def worklist_volume(self, identifier: str, progress: Progress = SILENT) -> Volume:
+        """The image of a case that was taken; the server has it then as if it had been uploaded.
+
+        Raises BadInput for a file that is no image.
+        """
+        options = {"timeout": LONG_SECONDS, "progress": progress}
+        where = f"/worklist/{identifier}/volume"
+        return self.ask("GET", where, take=lambda response: received(response, progress), **options)
 
     # Models and learning
 

@@ -91,8 +91,9 @@ def serve(
     device: str = "auto",
     executor: str = "local",
     local: bool = False,
+    worklist: Path | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT, or, if `local`, until nobody needs it any more.
+    """Serve until SIGTERM or SIGINT, or, if `local`, until nobody needs it any more. worklist: see Service.
 
     Raises BadInput for an address without TLS that others can reach, RefSegError if another service has this store.
     """
@@ -113,7 +114,7 @@ def serve(
         token = secrets.token_urlsafe(32) if local else None
         where, workers = _executor(executor, home, device)
         stack.callback(where.close)
-        service = Service(home, where, token=token, workers=workers)
+        service = Service(home, where, token=token, workers=workers, worklist=worklist)
         stack.callback(service.close)
         server = _Server(_config(service, certificate, key))
         _end_on_signals(server)

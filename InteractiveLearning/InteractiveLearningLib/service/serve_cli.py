@@ -23,6 +23,9 @@ def serve_command(
     local: Annotated[
         bool, typer.Option("--local", help="For programs of this machine: ends when none needs it any more.")
     ] = False,
+    worklist: Annotated[
+        Path | None, typer.Option("--worklist", help="Folder of images (files, DICOM series) to be annotated.")
+    ] = None,
     device: Device = "auto",
     store: Store = None,
 ) -> None:
@@ -41,4 +44,5 @@ def serve_command(
         device=device,
         executor=executor,
         local=local,
+        worklist=worklist,
     )

@@ -31,6 +31,7 @@ from InteractiveLearningLib.service.sessions import Sessions
 from InteractiveLearningLib.service.turns import Turns
 from InteractiveLearningLib.service.uploads import Uploads
 from InteractiveLearningLib.service.wire import SegmentMessage, pack_where
+from InteractiveLearningLib.service.worklist import ServedWorklist
 
 log = logging.getLogger(__name__)
 SWEEP_SECONDS = 15.0
@@ -66,10 +67,19 @@ class Service:
     """The parts of one service on the store under `home`, and what needs more than one of them.
 
     token: of the one who started a local service; None for a site, whose users have accounts. workers: how many
-    segmentations the executor takes at once. Raises RefSegError if the store cannot be used.
+    segmentations the executor takes at once. worklist: a folder of images to be annotated. Raises RefSegError if the
+    store cannot be used.
     """
 
-    def __init__(self, home: Path, executor: Executor, *, token: str | None = None, workers: int = 1) -> None:
+    def __init__(
+        self,
+        home: Path,
+        executor: Executor,
+        *,
+        token: str | None = None,
+        workers: int = 1,
+        worklist: Path | None = None,
+    ) -> None:
         self.home, self.token, self.executor = home, token, executor
         self.models, self.replay = ModelStore(home), ReplayStore(home)
         self.accounts, self.audit, self.failed = Accounts(home), AuditLog(home), FailedAttempts()
@@ -77,6 +87,7 @@ class Service:
         self.jobs = Jobs(self.device.submit)
         self.uploads, self.sessions = Uploads(home), Sessions(home, self.turns)
         self.clients = Clients()
+        self.worklist = None if worklist is None else ServedWorklist(home, worklist)
         self.unpacking = threading.BoundedSemaphore(UNPACKED)
         self.waiting = CapacityLimiter(WAITING)
         for name in self.models.names():

@@ -9,7 +9,7 @@ import re
 import ssl
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -97,8 +97,11 @@ class Transport:
         again: bool | None = None,
         timeout: float | None = None,
         progress: Progress = SILENT,
-    ) -> dict[str, Any]:
+        take: Callable[[httpx.Response], Any] | None = None,
+    ) -> Any:
         """The answer to a request, {} if it is empty. path: from behind the version on. body: sent as JSON.
+
+        take: reads an answer that is no JSON; what it returns is returned, and it is called again for another try.
 
         again: whether it may be sent again if no answer came and it may have been carried out; None: all but POST.
         timeout: seconds for this answer. Cancelled between tries.
@@ -116,7 +119,7 @@ class Transport:
         while True:
             try:
                 version = agreed(self.hello(), self.url)
-                return self._exchange(method, f"/v{version}{path}", options)
+                return self._exchange(method, f"/v{version}{path}", options, take)
             except Busy as error:
                 failure, wait = error, max(error.wait, pause)
             except Unreachable as error:
@@ -129,11 +132,19 @@ class Transport:
             _sleep(wait, progress)
             pause *= 2
 
-    def _exchange(self, method: str, path: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    def _exchange(
+        self,
+        method: str,
+        path: str,
+        options: Mapping[str, Any],
+        take: Callable[[httpx.Response], Any] | None = None,
+    ) -> Any:
         try:
             with self._http.stream(method, path, **options) as response:
                 if HEADER not in response.headers:
                     raise not_ours(response)
+                if take is not None and response.is_success:
+                    return take(response)
                 content = response.read()
         except RuntimeError as error:
             if not self._http.is_closed:

@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from hashlib import sha256
 from math import prod
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from pydantic import ValidationError
@@ -147,6 +148,16 @@ class Uploads:
             self._discard(path)
             raise Missing("This volume was damaged on the server's disk. Send it again.") from error
         return Volume(array, Grid.from_dict(about.grid.model_dump()))
+
+    def stream(self, user: str, identifier: str) -> tuple[VolumeMessage, BinaryIO]:
+        """What a whole volume is, and its zlib stream, to be closed. Raises Missing as `load` does."""
+        path = self._path(user, identifier)
+        try:
+            about = VolumeMessage.model_validate_json(path.with_suffix(".json").read_bytes())
+            os.utime(path)
+            return about, path.open("rb")
+        except (FileNotFoundError, ValidationError) as error:
+            raise Missing(_GONE) from error
 
     def sweep(self) -> None:
         """Remove what nobody has used for a day, and what never became whole."""
