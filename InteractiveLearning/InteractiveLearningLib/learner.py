@@ -33,7 +33,7 @@ from RefSegLib.models.store import ModelStore, ModelVersion
 from RefSegLib.progress import SILENT, Progress
 
 from InteractiveLearningLib.accepted import AcceptedCase, CaseInfo
-from InteractiveLearningLib.learning import LearningSettings, learn
+from InteractiveLearningLib.learning import MOST_LOSSES, LearningSettings, learn
 from InteractiveLearningLib.promotion import MARGIN, promote
 from InteractiveLearningLib.replay import DamagedCase, ReplayStore
 from InteractiveLearningLib.replay_traces import begin_learning, end_learning
@@ -49,12 +49,14 @@ NICENESS = 15
 
 @dataclass(frozen=True)
 class LearnerStatus:
-    """What panels show. losses: of the case being learnt, or the last one; verdict: the last one as a dict."""
+    """What panels show. losses: of the case being learnt, or the last one, the newest MOST_LOSSES up to `iteration`,
+    which is counted from 1 to at most `iterations`; verdict: the last one as a dict."""
 
     state: Literal["idle", "learning", "validating", "failed", "stopped"] = "idle"
     message: str = ""
     case: str | None = None
     iteration: int = 0
+    iterations: int = 0
     losses: list[float] = field(default_factory=list)
     verdict: dict | None = None
     pid: int = 0
@@ -153,12 +155,13 @@ class Learner:
             with suppress(DamagedCase):  # left out; the new case can be learnt without it
                 replayed[earlier.id] = self.replay.load(earlier.id)
         losses: list[float] = []
-        self.say("learning", "Preparing", case=info.id, iteration=0, losses=losses, now=True)
+        most = self.settings.iterations
+        self.say("learning", "Preparing", case=info.id, iteration=0, iterations=most, losses=[], now=True)
 
         def report(loss: float) -> None:
             losses.append(round(loss, 4))
-            message = f"Learning: iteration {len(losses)} of {self.settings.iterations}"
-            self.say("learning", message, iteration=len(losses), losses=losses)
+            message = f"Learning: iteration {len(losses)} of {most}"
+            self.say("learning", message, iteration=len(losses), losses=losses[-MOST_LOSSES:])
 
         used = [info.id, *replayed]
         try:

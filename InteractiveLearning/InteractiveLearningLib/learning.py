@@ -41,6 +41,9 @@ from InteractiveLearningLib.weights import voxel_weights
 # The network knows its kind of image already; strong changes would only slow the few iterations down.
 LIGHT = Augmentation(rotation=10.0, scale=0.1, shift=0.08, looks=0.15)
 
+# Of a curve that is kept or shown; more points than these tell nothing more.
+MOST_LOSSES = 200
+
 Floats = npt.NDArray[np.float32]
 
 
@@ -99,9 +102,12 @@ class Learnt:
     seconds: float
 
     def summary(self) -> dict[str, Any]:
-        """What a version records of its learning: iterations, seconds, mean loss of the first and last ten."""
+        """What a version records of its learning: iterations, seconds, mean loss of the first and last ten, and the
+        curve: (iteration from 1, loss), at most MOST_LOSSES of them, evenly spread."""
         first, last = (round(float(np.mean(part)), 4) for part in (self.losses[:10], self.losses[-10:]))
-        return {"done": len(self.losses), "took": round(self.seconds, 1), "loss": [first, last]}
+        kept = np.unique(np.linspace(0, len(self.losses) - 1, min(len(self.losses), MOST_LOSSES)).round().astype(int))
+        curve = [(int(n) + 1, round(self.losses[n], 4)) for n in kept]
+        return {"done": len(self.losses), "took": round(self.seconds, 1), "loss": [first, last], "losses": curve}
 
 
 def samples_of(

@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 
 from InteractiveLearningLib.service.guard import Forbidden, TooManyAttempts, Unknown, signed_in
 from InteractiveLearningLib.service.jobs import Full, Missing
+from InteractiveLearningLib.service.learning_routes import router as learning_router
 from InteractiveLearningLib.service.limits import Limits
 from InteractiveLearningLib.service.routes import router
 from InteractiveLearningLib.service.service import Service

@@ -180,13 +180,24 @@ class Client:
             return Listing.from_dict(answer)
 
     def learning(self, model: str) -> dict[str, Any]:
-        """status, running, pending, missing, active and the last verdicts of a model."""
+        """What the learner of a model does: status (what it said last: state, message, iteration of iterations, losses;
+        or None), running, held (somebody else computes), trouble (why it does not run though it should, or None);
+        cases, pending (of those), missing (validation patients); active, previous and newest version, verdicts (the
+        last 50, without scores)."""
         return self.ask("GET", f"{_model(model)}/learning")
 
-    def roll_back(self, model: str) -> str:
-        """Return to the version that was active before; returns it."""
-        # Not sent again: twice would go back two versions.
-        return self._active(self.ask("POST", f"{_model(model)}/rollback"))
+    def versions(self, model: str, last: int = 50) -> list[dict[str, Any]]:
+        """The newest versions of a model with scores, losses and reasons, newest first: see overview.version_table."""
+        return self._list(f"{_model(model)}/versions", "versions", last=last)
+
+    def roll_back(self, model: str, leaving: str | None = None) -> str:
+        """Return to the version that was active before; returns the one that is active then.
+
+        leaving: do so only if this version is the active one still.
+        """
+        # Without that not sent again: twice would go back two versions.
+        params = {} if leaving is None else {"leaving": leaving}
+        return self._active(self.ask("POST", f"{_model(model)}/rollback", params=params, again=leaving is not None))
 
     def activate(self, model: str, version: str) -> str:
         """Make a version the one in use; returns it."""
@@ -196,6 +207,30 @@ class Client:
         """Say what a version made is right or wrong. Returns active, rolled_back and the reason for it."""
         body = {"version": version, "case": case, "accepted": accepted}
         return self.ask("POST", f"{_model(model)}/reviews", body=body)
+
+    def replay(self, model: str) -> dict[str, Any]:
+        """What is kept for a model, in numbers: see replay_overview.kept."""
+        return self.ask("GET", f"{_model(model)}/replay", timeout=LONG_SECONDS)
+
+    def damaged(self, model: str, progress: Progress = SILENT) -> list[dict[str, Any]]:
+        """Have every case that is kept for a model read: case, accepted and reason of those that are damaged.
+
+        Takes as long as that takes; cancelled every few seconds.
+        """
+        found: list[dict[str, Any]] = []
+        after, checked = 0, 0
+        with self.understood():
+            while after is not None:
+                options = {"timeout": LONG_SECONDS, "progress": progress}
+                answer = self.ask("GET", f"{_model(model)}/replay/damaged", params={"after": after}, **options)
+                found += answer["damaged"]
+                after, checked = answer["after"], checked + answer["checked"]
+                progress(checked / max(1, checked + answer["left"]), "Reading what is kept")
+        return found
+
+    def me(self) -> dict[str, Any]:
+        """name and role of whose token this is, and `may`: what it may be used for."""
+        return self.ask("GET", "/me")
 
     def forget(self, patient: str) -> dict[str, Any]:
         """Remove every trace of a patient; returns `cases`, how many, and `versions` that had learnt from them."""

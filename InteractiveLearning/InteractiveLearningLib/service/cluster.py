@@ -159,6 +159,17 @@ class RayLearner:
         """See LearnerHandle."""
         return not self._over(0)
 
+    def why(self) -> str | None:
+        """See LearnerHandle."""
+        if self.running():
+            return None
+        try:
+            self._ray.get(self._ended)
+        except Exception as error:  # of the learner or of its node; the first lines are where in the code
+            said = str(getattr(error, "cause", None) or error).strip()
+            return said.splitlines()[-1] if said else type(error).__name__
+        return None
+
     def pause(self) -> None:
         """See LearnerHandle. It computes its iteration to the end and then waits."""
         self._board.hold.remote(self._key, True)

@@ -31,6 +31,10 @@ class LearnerHandle(Protocol):
         """False once it has ended, by itself or not."""
         ...
 
+    def why(self) -> str | None:
+        """A sentence on what ended it, None while it runs or if it ended by itself."""
+        ...
+
     def pause(self) -> None:
         """Hold it; it keeps its memory and goes on where it was."""
         ...

@@ -34,6 +34,7 @@ class LearnerKeeper:
         self._handles: dict[str, LearnerHandle] = {}
         self._not_before: dict[str, float] = {}
         self._looked: dict[str, tuple] = {}
+        self._trouble: dict[str, str] = {}
         self._wake, self._over = threading.Event(), False
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="learners", daemon=True)
@@ -47,6 +48,11 @@ class LearnerKeeper:
         """Whether a learner is at work for a model."""
         handle = self._handles.get(model)
         return handle is not None and handle.running()
+
+    def trouble(self, model: str) -> str | None:
+        """Why the learner of a model does not run though something is left to learn; None if that is not so, or if
+        nothing went wrong. It is tried again after a while."""
+        return self._trouble.get(model)
 
     def stop(self) -> None:
         """End all learners, after their checkpoints; they start again at the next look."""
@@ -84,12 +90,21 @@ class LearnerKeeper:
                 self._turns.remove(self._handles.pop(model))
                 # Whatever it was that ended it with work left: not again at once.
                 if self._left(model):
-                    self._not_before[model] = time.monotonic() + RETRY_SECONDS
+                    self._wait(model, handle.why() or "The learner ended before its work was done.")
                     continue
             if time.monotonic() >= self._not_before.get(model, 0) and self._left(model):
-                handle = self._executor.learner(model)
+                try:
+                    handle = self._executor.learner(model)
+                except (OSError, RefSegError) as error:  # of one model; the others are looked after all the same
+                    self._wait(model, str(error))
+                    continue
+                self._trouble.pop(model, None)
                 self._handles[model] = handle
                 self._turns.add(handle)
+
+    def _wait(self, model: str, why: str) -> None:
+        self._trouble[model] = why
+        self._not_before[model] = time.monotonic() + RETRY_SECONDS
 
     def _left(self, model: str) -> bool:
         """Whether anything is left to learn or to judge. Looked at anew only when cases or verdicts have changed."""
@@ -105,9 +120,11 @@ class LearnerKeeper:
 
 @dataclass(frozen=True)
 class Waiting:
-    """pending: cases without a verdict; missing: validation patients that are needed still; work: something to do."""
+    """pending: cases without a verdict, of `cases` that may be learnt; missing: validation patients that are needed
+    still; work: something to do."""
 
     pending: int
+    cases: int
     missing: int
     work: bool
 
@@ -115,7 +132,8 @@ class Waiting:
 def waiting(home: Path, replay: ReplayStore, model: str, verdicts: Sequence[Verdict]) -> Waiting:
     """What a model has to learn, from the disk. verdicts: all of that model."""
     judged = {verdict.case for verdict in verdicts}
-    pending = sum(c.consent and c.id not in judged for c in replay.cases(model, "train"))
+    able_to_teach = [c.id for c in replay.cases(model, "train") if c.consent]
+    pending = sum(case not in judged for case in able_to_teach)
     able = {c.patient for c in replay.cases(model, "validation") if c.consent}
     missing = max(0, replay.validation_patients - len(able))
     last = next((v for v in verdicts[::-1] if v.candidate is not None), None)
@@ -123,4 +141,4 @@ def waiting(home: Path, replay: ReplayStore, model: str, verdicts: Sequence[Verd
     if again:
         with suppress(RefSegError):
             again = ModelStore(home).active(model) == last.champion
-    return Waiting(pending, missing, bool(pending) or again)
+    return Waiting(pending, len(able_to_teach), missing, bool(pending) or again)

@@ -15,15 +15,12 @@ from InteractiveLearningLib.accepting import accepted_case
 from InteractiveLearningLib.guidance import Suggestion
 from InteractiveLearningLib.listing import list_models
 from InteractiveLearningLib.prompts import from_dict, to_dict
-from InteractiveLearningLib.reviews import review
 from InteractiveLearningLib.service import wire
 from InteractiveLearningLib.service.audit import About, Action
 from InteractiveLearningLib.service.guard import Caller, caller, may
 from InteractiveLearningLib.service.jobs import Missing
-from InteractiveLearningLib.service.keeper import waiting
 from InteractiveLearningLib.service.service import Service
 from InteractiveLearningLib.service.sessions import LEASE
-from InteractiveLearningLib.verdicts import VerdictLog
 
 # One token opens all of it; which role may do what is asked of each.
 router = APIRouter(prefix="/v1", dependencies=[Depends(caller)])
@@ -268,69 +265,6 @@ def accept(
 def models(service: The, who: Segmenter) -> dict[str, Any]:
     """The models here and the versions in use."""
     return list_models(service.models).to_dict()
-
-
-@router.get("/models/{name}/learning")
-def learning(name: Name, service: The, who: Segmenter) -> dict[str, Any]:
-    """What the learner of a model does, what waits for it, and what became of its candidates."""
-    found = VerdictLog(service.home, name).verdicts()
-    active, left = service.models.active(name), waiting(service.home, service.replay, name, found)
-    verdicts = [verdict.to_dict() for verdict in found[-50:]]
-    for verdict in verdicts:
-        del verdict["scores"]
-    return {
-        "status": service.learner_status(name),
-        "running": service.keeper.running(name),
-        "pending": left.pending,
-        "missing": left.missing,
-        "active": active,
-        "verdicts": verdicts,
-    }
-
-
-@router.post("/models/{name}/rollback")
-def rollback(name: Name, service: The, who: Annotated[Caller, Depends(may(Action.ROLL_BACK))]) -> dict[str, Any]:
-    """Return to the version that was in use before."""
-    service.audit.append(who.name, Action.ROLL_BACK, About(version=f"{name}@{service.models.active(name)}"))
-    with service.turns.learning_goes_on():
-        return {"active": service.models.rollback(name)}
-
-
-@router.post("/models/{name}/activate")
-def activate(
-    name: Name, about: wire.ActivateMessage, service: The, who: Annotated[Caller, Depends(may(Action.PUBLISH))]
-) -> dict[str, Any]:
-    """Use this version from now on."""
-    service.models.load(name, about.version)
-    service.audit.append(who.name, Action.PUBLISH, About(version=f"{name}@{about.version}"))
-    with service.turns.learning_goes_on():
-        service.models.activate(name, about.version)
-    return {"active": about.version}
-
-
-@router.post("/models/{name}/reviews")
-def review_version(
-    name: Name, about: wire.ReviewMessage, service: The, who: Annotated[Caller, Depends(may(Action.REJECT))]
-) -> dict[str, Any]:
-    """What a reviewer thinks of what a version made; a run of rejected cases rolls back by itself."""
-    service.models.load(name, about.version)
-    action = Action.ACCEPT if about.accepted else Action.REJECT
-    service.audit.append(who.name, action, About(case=about.case, version=f"{name}@{about.version}"))
-    with service.turns.learning_goes_on():
-        found = review(service.models, service.home, name, about.version, about.accepted, case=about.case, by=who.name)
-    return {"active": found.active, "rolled_back": found.rolled_back, "reason": found.reason}
-
-
-@router.post("/patients/forget")
-def forget(
-    about: wire.ForgetMessage, service: The, who: Annotated[Caller, Depends(may(Action.FORGET))]
-) -> dict[str, Any]:
-    """Remove every trace of a patient; names the versions that had learnt from the cases."""
-    with service.turns.learning_goes_on():
-        cases, _ = service.replay.about(about.patient)
-        for case in cases or [None]:
-            service.audit.append(who.name, Action.FORGET, About(case=case))
-        return {"cases": len(cases), "versions": service.replay.forget(about.patient)}
 
 
 @router.get("/audit")

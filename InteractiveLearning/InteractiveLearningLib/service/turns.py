@@ -70,7 +70,7 @@ class Turns:
         """From now on this one is held, too; also now, if somebody computes."""
         with self._free:
             self._learners.append(learner)
-            if self._held:
+            if self.held:
                 learner.pause()
 
     def remove(self, learner: Held) -> None:
@@ -80,7 +80,8 @@ class Turns:
                 self._learners.remove(learner)
 
     @property
-    def _held(self) -> bool:
+    def held(self) -> bool:
+        """Whether learners are held now."""
         return bool(self._clicks or self._inferences) and not self._writes
 
     @contextmanager
@@ -93,11 +94,11 @@ class Turns:
 
     def _count(self, name: str, change: int) -> None:
         with self._free:
-            before = self._held
+            before = self.held
             setattr(self, name, getattr(self, name) + change)
-            if self._held != before:
+            if self.held != before:
                 for learner in self._learners:
-                    learner.pause() if self._held else learner.resume()
+                    learner.pause() if self.held else learner.resume()
             self._free.notify_all()
 
     def _let_clicks_pass(self, progress: Progress) -> None:
