@@ -80,11 +80,11 @@ def request(route: str, volume: str, session: str, job: str) -> dict:
         "POST /v1/sessions/{identifier}/prompts": {"prompts": [CLICK]},
         "POST /v1/sessions/{identifier}/next": {},
         "POST /v1/sessions/{identifier}/accept": {"model": "balls", "patient": PATIENT},
+        "POST /v1/worklist/{identifier}": {"state": "take"},
         "POST /v1/models/{name}/activate": {"version": "1"},
         "POST /v1/models/{name}/reviews": {"version": "1", "accepted": False},
         "POST /v1/patients/forget": {"patient": PATIENT},
     }
-        "POST /v1/worklist/{identifier}": {"state": "take"},
     found = {"method": method, "url": path.format(identifier=identifier, name="balls"), "params": {}}
     if path.endswith(("/limits", "/estimate")):
         found["params"] = {"label": 1}

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import errno
 import logging
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from RefSegLib import __version__
 from fastapi.responses import JSONResponse
+from RefSegLib import __version__
 from RefSegLib.errors import BadInput, RefSegError
 from starlette.exceptions import HTTPException
 
