@@ -366,7 +366,8 @@ def test_a_connection_to_a_sites_server_is_tested_with_its_certificate_and_token
     url, certificate, tokens = a_site
     found = test_connection(url, tokens[Role.ANNOTATOR], certificate)
     assert found.ok, found.sentence
-    assert found.version and "knows the token" in found.sentence
+    assert found.version and "knows the token: it is ann's, annotator" in found.sentence
+    assert (found.name, found.role) == ("ann", "annotator")
     unknown = test_connection(url, "0123456789ab.wrong", certificate)
     assert not unknown.ok and "token" in unknown.sentence and unknown.version == found.version
     assert "is signed by itself" in test_connection(url, tokens[Role.ANNOTATOR]).sentence

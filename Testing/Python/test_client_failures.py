@@ -39,7 +39,7 @@ def refused(kind, url, *, token=TOKEN, **options):
 
 
 def hello_only(method, path, headers, body):
-    return said(HELLO) if path == "/hello" else said({"jobs": []})
+    return said(HELLO) if path == "/hello" else said({"jobs": [], "name": "ann", "role": "annotator"})
 
 
 def test_nobody_answers_at_a_closed_port(a_closed_port):

@@ -151,7 +151,7 @@ class Client:
         return self._list("/worklist", "cases")
 
     def worklist_state(self, identifier: str, state: str) -> dict[str, Any]:
-        """Take a case ("take"), put it back ("todo"), or say that it is "accepted", "rejected" or "skipped".
+        """Take a case ("take"), let others have it ("leave"), or say that it is "accepted", "rejected" or "skipped".
 
         Returns the case; if it was taken, with `patient`, and `lease`: take it again within so many seconds. Raises
         Elsewhere if somebody else has it, or, for all but "take", if the caller has not.
@@ -263,11 +263,14 @@ class Client:
 
 @dataclass(frozen=True)
 class Connection:
-    """Whether a service can be worked with, and a sentence for people. version: the server's, if it told."""
+    """Whether a service can be worked with, and a sentence for people. version: the server's, if it told; name and
+    role: whose the token is, if the server knows it."""
 
     ok: bool
     sentence: str
     version: str | None = None
+    name: str | None = None
+    role: str | None = None
 
 
 def test_connection(url: str, token: str, certificate: Path | None = None) -> Connection:
@@ -276,10 +279,13 @@ def test_connection(url: str, token: str, certificate: Path | None = None) -> Co
     try:
         with Client(url, token, certificate=certificate, timeout=TEST_SECONDS, patience=0) as client:
             version = str(client.hello().get("version"))
-            client.jobs()  # only for a token that opens something
+            me = client.me()
+            with client.understood():
+                name, role = str(me["name"]), str(me["role"])
     except RefSegError as error:
         return Connection(False, str(error), version)
-    return Connection(True, f"The server answers (RefSeg {version}), and knows the token.", version)
+    sentence = f"The server answers (RefSeg {version}), and knows the token: it is {name}'s, {role}."
+    return Connection(True, sentence, version, name, role)
 
 
 test_connection.__test__ = False  # type: ignore[attr-defined]  # no test, whatever pytest makes of its name
