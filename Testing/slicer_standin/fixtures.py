@@ -4,7 +4,9 @@ pytest_plugins = ("slicer_standin.fixtures",)
 pytestmark = pytest.mark.usefixtures("an_empty_scene", "no_swallowed_exceptions")
 """
 
+import os
 import sys
+from pathlib import Path
 
 import pytest
 import slicer
@@ -12,6 +14,25 @@ import slicer
 from slicer_standin import application
 
 application.start()
+
+WIDTH = 420  # of the panel beside the views of a screen of 1280 pixels
+
+
+def picture(widget, name):
+    """What a panel (a module's widget, or any QWidget) looks like now, as a file for people."""
+    import qt
+
+    root = Path(__file__).parents[2]
+    folder = Path(os.environ.get("REFSEG_SCREENSHOTS", root / "out" / "screenshots"))
+    folder.mkdir(parents=True, exist_ok=True)
+    panel = widget if isinstance(widget, qt.QWidget) else widget.parent
+    panel.show()
+    panel.resize(WIDTH, panel.sizeHint().height())
+    slicer.app.processEvents()
+    panel.resize(WIDTH, panel.sizeHint().height())  # words that are wrapped know their height once they are shown
+    slicer.app.processEvents()
+    assert panel.grab().save(str(folder / f"{name}.png"))
+    panel.hide()
 
 
 @pytest.fixture
