@@ -5,11 +5,10 @@ Each takes an empty scene, and the grids and transforms to try where a caller ha
 
 import numpy as np
 import slicer
-import vtk
 from RefSegLib.volume.grid import Grid
 from RefSegLib.volume.volume import LabelMap, Volume
 
-from RefSegSlicerLib import doubt, mrml
+from RefSegSlicerLib import doubt, masks, mrml
 
 TURN = np.array([[0.36, 0.48, -0.8], [-0.8, 0.6, 0.0], [0.48, 0.64, 0.6]])
 OBLIQUE = Grid((9, 13, 11), (2.5, 0.9, 1.1), TURN, (-12.0, 34.0, 56.0))
@@ -68,7 +67,7 @@ def checkMasksComeBackVoxelForVoxel(scene, grid=OBLIQUE, parent=MOVE):
     """Segments have exactly the engine's voxels, its names, colors and codes, and lie where the volume lies."""
     node = addVolume(scene, grid, parent=parent)
     found = Found(mrml.worldGrid(node))
-    segmentation = mrml.labelsToSegmentation(found, node)
+    segmentation = masks.labelsToSegmentation(found, node)
     segments = segmentation.GetSegmentation()
     assert segments.GetNumberOfSegments() == 2
     assert segmentation.GetTransformNodeID() == node.GetTransformNodeID()
@@ -78,29 +77,23 @@ def checkMasksComeBackVoxelForVoxel(scene, grid=OBLIQUE, parent=MOVE):
         assert segment.GetName() == label.name
         assert np.allclose(segment.GetColor(), label.color)
         for code in (label.category, label.type, label.modifier) if label.type else ():
-            assert f"~{code.scheme}^{code.value}^{code.meaning}~" in tagOf(segment)
+            terminology = masks.tagOf(segment, slicer.vtkSegment.GetTerminologyEntryTagName())
+            assert f"~{code.scheme}^{code.value}^{code.meaning}~" in terminology
         expected = found.labels.array == label.value
         assert np.array_equal(mrml.segmentArray(segmentation, identifier, node), expected)
         assert np.array_equal(slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, identifier, node), expected)
-
-
-def tagOf(segment):
-    """The terminology of a segment as Slicer stores it."""
-    text = vtk.reference("")
-    assert segment.GetTag(slicer.vtkSegment.GetTerminologyEntryTagName(), text)
-    return str(text)
 
 
 def checkOtherSegmentsAreLeftAlone(scene, grid=OBLIQUE, parent=MOVE):
     """Segmenting again into a segmentation keeps what a person drew in it, overlapping or not."""
     node = addVolume(scene, grid, parent=parent)
     found = Found(mrml.worldGrid(node))
-    segmentation = mrml.labelsToSegmentation(found, node)
+    segmentation = masks.labelsToSegmentation(found, node)
     mine = segmentation.GetSegmentation().AddEmptySegment("mine", "mine")
     drawn = np.zeros(grid.shape, np.uint8)
     drawn[2:5, 3:7, 2:6] = 1
     slicer.util.updateSegmentBinaryLabelmapFromArray(drawn, segmentation, mine, node)
-    again = mrml.labelsToSegmentation(found, node, segmentation)
+    again = masks.labelsToSegmentation(found, node, segmentation)
     assert again is segmentation and segmentation.GetSegmentation().GetNumberOfSegments() == 3
     assert np.array_equal(mrml.segmentArray(segmentation, mine, node), drawn != 0)
     assert np.array_equal(mrml.labelsFromSegmentation(segmentation, names(found), node).array, found.labels.array)

@@ -8,6 +8,8 @@ import slicer
 from RefSegLib.errors import BadInput
 from vtk import vtkMatrix4x4
 
+from RefSegSlicerLib import mrml
+
 IMAGE = "RefSegDoubtOf"  # node reference of a map to its image; as an attribute it marks maps, image or not
 BEFORE = "RefSegForegroundBefore"  # node reference of a view to what it showed in front, attribute: how opaque
 WARM = "vtkMRMLColorTableNodeWarm1"  # from yellow to red
@@ -57,7 +59,7 @@ def writeDoubt(suspect, volumeNode):
     node.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())
     if new:  # later runs keep what a person made of its colors and its place
         _giveColors(node)
-        _putBeside(node, volumeNode)
+        mrml.putBeside(node, volumeNode)
     return node
 
 
@@ -107,11 +109,3 @@ def _giveColors(node):
     display.AutoThresholdOff()
     display.SetThreshold(SHOWN_FROM, 1.0)  # what is below is transparent
     display.ApplyThresholdOn()
-
-
-def _putBeside(node, volumeNode):
-    """Into the same patient or folder of the subject hierarchy."""
-    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(node.GetScene())
-    item = hierarchy.GetItemByDataNode(volumeNode) if hierarchy is not None else 0
-    if item:
-        hierarchy.CreateItem(hierarchy.GetItemParent(item), node)  # moves the item if there is one

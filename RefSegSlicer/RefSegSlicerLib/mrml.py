@@ -22,7 +22,7 @@ def ownGrid(volumeNode) -> Grid:
     """Where the voxels of a volume lie before the transforms above it."""
     matrix = vtk.vtkMatrix4x4()
     volumeNode.GetIJKToRASMatrix(matrix)
-    return Grid.from_ijk_to_ras(slicer.util.arrayFromVTKMatrix(matrix), _shape(volumeNode))
+    return Grid.from_ijk_to_ras(slicer.util.arrayFromVTKMatrix(matrix), shapeOf(volumeNode))
 
 
 def worldGrid(volumeNode) -> Grid:
@@ -34,9 +34,9 @@ def worldGrid(volumeNode) -> Grid:
     volumeNode.GetIJKToRASMatrix(matrix)
     ijkToRas = toWorld(volumeNode) @ slicer.util.arrayFromVTKMatrix(matrix)
     if volumeNode.GetParentTransformNode() is None:
-        return Grid.from_ijk_to_ras(ijkToRas, _shape(volumeNode))
+        return Grid.from_ijk_to_ras(ijkToRas, shapeOf(volumeNode))
     try:
-        return Grid.from_ijk_to_ras(ijkToRas, _shape(volumeNode))
+        return Grid.from_ijk_to_ras(ijkToRas, shapeOf(volumeNode))
     except BadInput as error:
         raise BadInput(
             f"The transform of volume '{volumeNode.GetName()}' shears it, so that its voxels are no longer boxes. "
@@ -63,7 +63,7 @@ def volumeFromNode(volumeNode) -> Volume:
         raise BadInput(f"The volume '{volumeNode.GetName()}' holds no voxels.")
     voxels = vtk_to_numpy(image.GetPointData().GetScalars())
     channels = image.GetNumberOfScalarComponents()
-    array = voxels.reshape(*_shape(volumeNode), channels)
+    array = voxels.reshape(*shapeOf(volumeNode), channels)
     return Volume(np.moveaxis(array, -1, 0), worldGrid(volumeNode))
 
 
@@ -93,7 +93,7 @@ def boxFromRoi(roiNode, volumeNode) -> tuple[int, ...]:
     index = np.array([indexFromWorld(point, volumeNode) for point in world])
     tolerance = 1e-6
     lower = np.maximum(np.ceil(index.min(axis=0) - tolerance), 0).astype(int)
-    upper = np.minimum(np.floor(index.max(axis=0) + tolerance) + 1, _shape(volumeNode)).astype(int)
+    upper = np.minimum(np.floor(index.max(axis=0) + tolerance) + 1, shapeOf(volumeNode)).astype(int)
     if (lower >= upper).any():
         raise BadInput(f"The region '{roiNode.GetName()}' does not reach the volume '{volumeNode.GetName()}'.")
     return (*lower.tolist(), *upper.tolist())
@@ -107,54 +107,17 @@ def prepareSegmentation(segmentationNode, volumeNode) -> None:
     segmentationNode.SetReferenceImageGeometryParameterFromVolumeNode(volumeNode)
 
 
-def labelsToSegmentation(segmentation, volumeNode, outputNode=None):
-    """Write labels as named, colored segments of a segmentation node on the voxels of `volumeNode`.
-
-    segmentation: anything with `labels` (LabelMap on the volume's grid) and `names` (RefSegLib Labels). outputNode:
-    a segmentation to write into (None: a new one in the volume's scene). A segment that an earlier run of the same
-    label wrote is replaced; all others are left alone. Returns the node.
-    """
-    labels = segmentation.labels
-    if labels.grid.shape != _shape(volumeNode):
-        raise BadInput("The mask does not belong to this volume: it has another number of voxels.")
-    if outputNode is None:
-        name = f"{volumeNode.GetName()} segmentation"
-        outputNode = volumeNode.GetScene().AddNewNodeByClass("vtkMRMLSegmentationNode", name)
-    modified = outputNode.StartModify()
-    try:
-        prepareSegmentation(outputNode, volumeNode)
-        layer = orientedImage(labels.array, ownGrid(volumeNode), crop=True)
-        for label in segmentation.names:
-            _replaceSegment(outputNode.GetSegmentation(), label, layer)
-    finally:
-        outputNode.EndModify(modified)
-    return outputNode
+def putBeside(node, volumeNode) -> None:
+    """Move a node into the same patient, study or folder of the subject hierarchy as a volume."""
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(node.GetScene())
+    item = hierarchy.GetItemByDataNode(volumeNode) if hierarchy is not None else 0
+    if item:
+        hierarchy.CreateItem(hierarchy.GetItemParent(item), node)  # moves the item if there is one
 
 
-def _replaceSegment(target, label, layer) -> None:
-    from RefSegLib.volume.segmentation_file import terminology  # needs pydantic, as whoever made the label does
-
-    segment = slicer.vtkSegment()
-    segment.SetName(label.name)
-    segment.SetColor(*label.color)
-    segment.SetTag(slicer.vtkSegment.GetTerminologyEntryTagName(), terminology(label))
-    segment.SetLabelValue(label.value)
-    segment.AddRepresentation(REPRESENTATION, layer)  # all labels share one image until somebody makes them overlap
-    identifier = f"RefSeg_{label.name}"
-    if target.GetSegment(identifier) is not None:
-        target.RemoveSegment(identifier)
-    target.AddSegment(segment, identifier)
-
-
-def orientedImage(array, grid: Grid, lower=(0, 0, 0), *, crop=False):
-    """A vtkOrientedImageData of voxels (k, j, i) that start at index `lower` of a grid.
-
-    crop: keep only the box of the voxels that are not zero, as Slicer itself stores segments.
-    """
+def orientedImage(array, grid: Grid, lower=(0, 0, 0)):
+    """A vtkOrientedImageData of voxels (k, j, i) that start at index `lower` of a grid."""
     lower = np.asarray(lower, int)
-    if crop:
-        start, stop = boundingBox(array)
-        array, lower = array[tuple(map(slice, start, stop))], lower + start
     image = slicer.vtkOrientedImageData()
     extent = [int(v) for n in (2, 1, 0) for v in (lower[n], lower[n] + array.shape[n] - 1)]
     image.SetExtent(extent)
@@ -178,7 +141,7 @@ def segmentArray(segmentationNode, segmentId, volumeNode) -> np.ndarray:
     found = slicer.vtkOrientedImageData()
     segment = segmentationNode.GetSegmentation().GetSegment(segmentId)
     layer = segment.GetRepresentation(REPRESENTATION)
-    shape = _shape(volumeNode)
+    shape = shapeOf(volumeNode)
     if layer is None or layer.GetPointData().GetScalars() is None:
         return np.zeros(shape, bool)
     reference = slicer.vtkOrientedImageData()
@@ -196,13 +159,14 @@ def labelsFromSegmentation(segmentationNode, segmentIds, volumeNode) -> LabelMap
 
     Where segments overlap, the later one stands.
     """
-    array = np.zeros(_shape(volumeNode), np.uint16)
+    array = np.zeros(shapeOf(volumeNode), np.uint16)
     for value, identifier in enumerate(segmentIds, start=1):
         array[segmentArray(segmentationNode, identifier, volumeNode)] = value
     return LabelMap(array, worldGrid(volumeNode))
 
 
-def _shape(volumeNode) -> tuple[int, int, int]:
+def shapeOf(volumeNode) -> tuple[int, int, int]:
+    """Voxels along k, j, i. Raises BadInput if the volume has none."""
     image = volumeNode.GetImageData()
     if image is None:
         raise BadInput(f"The volume '{volumeNode.GetName()}' holds no voxels.")

@@ -3,7 +3,7 @@
 from RefSegLib.errors import BadInput, RefSegError
 from RefSegLib.jobs import Signal
 
-from RefSegSlicerLib import doubt, mrml
+from RefSegSlicerLib import doubt, masks, mrml
 
 
 class SegmentationLogic:
@@ -17,7 +17,6 @@ class SegmentationLogic:
         self.scene, self.runner = scene, runner
 
     volumeFromNode = staticmethod(mrml.volumeFromNode)
-    labelsToSegmentation = staticmethod(mrml.labelsToSegmentation)
     doubtNode = staticmethod(doubt.doubtNode)
 
     def segment(self, volumeNode, model, *, reflect=None, roiNode=None, outputNode=None):
@@ -102,6 +101,6 @@ class SegmentationJob:
         if self._volumeNode.GetImageData() is None or not mrml.worldGrid(self._volumeNode).same_as(self._geometry):
             raise BadInput(f"The volume '{name}' was moved or changed while it was segmented. Segment it again.")
         output = self._outputNode if self._outputNode and self._scene.IsNodePresent(self._outputNode) else None
-        node = mrml.labelsToSegmentation(result, self._volumeNode, output)
+        node = masks.labelsToSegmentation(result, self._volumeNode, output)
         doubt.writeDoubt(result.suspect, self._volumeNode)
         return node

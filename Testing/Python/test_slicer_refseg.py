@@ -13,7 +13,7 @@ from RefSegLib.jobs import Job, Segmented
 from RefSegLib.models.spec import Label
 from RefSegLib.volume.grid import Grid
 from RefSegLib.volume.volume import LabelMap
-from RefSegSlicerLib import checks, mrml
+from RefSegSlicerLib import checks, masks, mrml
 from RefSegSlicerLib.segmentation_logic import SegmentationLogic
 
 pytest_plugins = ("slicer_standin.fixtures",)
@@ -100,7 +100,7 @@ def test_a_region_outside_the_volume_or_not_placed_is_refused(an_empty_scene):
 def test_a_saved_segmentation_reads_back_the_same(an_empty_scene, tmp_path):
     node = checks.addVolume(an_empty_scene, checks.OBLIQUE, parent=checks.MOVE)
     found = checks.Found(mrml.worldGrid(node))
-    segmentation = mrml.labelsToSegmentation(found, node)
+    segmentation = masks.labelsToSegmentation(found, node)
     storage = an_empty_scene.AddNewNodeByClass("vtkMRMLSegmentationStorageNode")
     storage.SetFileName(str(tmp_path / "mask.seg.nrrd"))
     assert storage.WriteData(segmentation)
