@@ -1,10 +1,6 @@
 """The models that can be chosen, as last known: read in the background, told in the main thread."""
 
-import threading
-
 from RefSegLib.jobs import Job, Signal
-
-LEAVE_SECONDS = 0.05
 
 
 class Catalog:
@@ -17,8 +13,7 @@ class Catalog:
     def __init__(self, service):
         self.service, self.models, self.broken = service, (), ()
         self.changed, self.failed = Signal(), Signal()
-        self._known = None
-        self._job = self._stop = None
+        self._known = self._job = None
         self._again = False
 
     @property
@@ -35,13 +30,7 @@ class Catalog:
         self._again = self._job is not None
         if self._again:
             return
-        stop = threading.Event()
-
-        def work(report, cancelled):
-            return _read(self.service, lambda: stop.is_set() or cancelled())
-
-        job = Job(work, stop.set)
-        self._job, self._stop = job, stop
+        job = self._job = Job(lambda report, cancelled: _read(self.service, cancelled))
         job.finished.connect(lambda listing: self._told(job, listing))
         job.failed.connect(lambda error: self._told(job, None, error))
 
@@ -56,11 +45,10 @@ class Catalog:
             self._job.wait()
 
     def close(self):
-        """Tell nothing more. A server that does not answer is not waited for."""
+        """Tell nothing more, and read no further."""
         job, self._job = self._job, None
         if job is not None:
-            self._stop.set()
-            job.wait(LEAVE_SECONDS)
+            job.cancel()
 
     def _told(self, job, listing, error=None):
         if job is not self._job:  # closed

@@ -7,6 +7,7 @@ import shutil
 import sys
 
 import slicer
+from RefSegLib.jobs import Signal
 
 WHERE_KEY = "RefSeg/Where"
 URL_KEY = "RefSeg/ServerUrl"
@@ -15,6 +16,10 @@ PYTHON_KEY = "RefSeg/Python"
 STORE_KEY = "RefSeg/Store"
 WHEELHOUSE_KEY = "RefSeg/Wheelhouse"
 LOCAL, SITE = "local", "site"
+KEYS = (WHERE_KEY, URL_KEY, CERTIFICATE_KEY, PYTHON_KEY, STORE_KEY, WHEELHOUSE_KEY)
+
+# For what lives as long as Slicer. Panels come and go: they compare `snapshot()` when they are polled.
+changed = Signal()
 
 
 def chosen(key) -> str:
@@ -25,6 +30,12 @@ def chosen(key) -> str:
 def choose(key, value):
     """Set a key; empty to choose nothing."""
     slicer.app.settings().setValue(key, str(value))
+    changed()
+
+
+def snapshot() -> tuple[str, ...]:
+    """All that is chosen, to see whether anything has changed, by whomever."""
+    return tuple(chosen(key) for key in KEYS)
 
 
 def atSite() -> bool:

@@ -39,3 +39,86 @@ class ctkCollapsibleButton(qt.QWidget):
 
     text = Property(str, lambda self: self._header.text, setText)
     collapsed = Property(bool, lambda self: self._folded, setCollapsed)
+
+
+class ctkPathLineEdit(qt.QWidget):
+    """A path that is typed or looked for. (CTK's has a history, and checks what is typed against its filters.)"""
+
+    currentPathChanged = Signal(str)
+    Dirs, Files, Drives, Readable, Writable, Executable, NoDotAndDotDot = 0x1, 0x2, 0x4, 0x10, 0x20, 0x40, 0x6000
+
+    def __init__(self, parent=None):
+        super().__init__(parent)
+        self._edit, self._browse = qt.QLineEdit(), qt.QToolButton()
+        self._browse.setText("...")
+        layout = qt.QHBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self._edit)
+        layout.addWidget(self._browse)
+        self.setFocusProxy(self._edit)
+        self._edit.textChanged.connect(self.currentPathChanged)
+
+    def setCurrentPath(self, value):
+        self._edit.setText(value)
+
+    currentPath = Property(str, lambda self: self._edit.text, setCurrentPath)
+
+
+class ctkSettingsPanel(qt.QWidget):
+    """A page of the application's settings: keeps properties of widgets and keys of the settings alike."""
+
+    settingChanged = Signal(str, object)
+    OptionNone, OptionRequireRestart = 0x0000, 0x0001
+
+    def __init__(self, parent=None):
+        super().__init__(parent)
+        self._settings, self._registered, self._previous = None, {}, {}
+
+    def settings(self):
+        return self._settings
+
+    def setSettings(self, settings):
+        """What the dialog does with a page that it is given: only then are values read, or defaults written."""
+        self._settings = settings
+        for key in self._registered:
+            if settings.contains(key):
+                self._put(key, settings.value(key))
+            else:
+                self.updateSetting(key)
+
+    def registerProperty(self, key, widget, name, signal, label="", options=OptionNone, settings=None):
+        self._registered[key] = widget, name
+        self._previous[key] = getattr(widget, name)
+        if self._settings is not None and self._settings.contains(key):
+            self._put(key, self._settings.value(key))
+        getattr(widget, signal.lstrip("2").partition("(")[0]).connect(lambda *_: self.updateSetting(key))
+        self.updateSetting(key)
+
+    def updateSetting(self, key):
+        widget, name = self._registered[key]
+        self._set(key, getattr(widget, name))
+
+    def applySettings(self):
+        """OK in the dialog: what Cancel would return to from now on."""
+        self._previous = {key: getattr(widget, name) for key, (widget, name) in self._registered.items()}
+
+    def resetSettings(self):
+        """Cancel in the dialog."""
+        for key, value in dict(self._previous).items():
+            self._set(key, value)
+
+    def _set(self, key, value):
+        if self._settings is None:
+            return
+        before = self._settings.value(key)
+        self._settings.setValue(key, value)
+        widget, name = self._registered[key]
+        if getattr(widget, name) != value:
+            setattr(widget, name, value)
+        if before != value:
+            self.settingChanged.emit(key, value)
+
+    def _put(self, key, value):
+        widget, name = self._registered[key]
+        setattr(widget, name, value)
+        self._previous[key] = value
