@@ -113,7 +113,14 @@ def test_a_case_is_one_persons_until_the_lease_is_over(a_folder, tmp_path, monke
     with pytest.raises(Taken):
         again.decide("anna", first, "accepted")
     assert again.take("bert", first)[1]
-    assert again.decide("bert", first, "todo").by == ""
+    assert vars(again.decide("bert", first, "leave")) | {"id": "", "name": ""} == {
+        "id": "",
+        "name": "",
+        "state": "todo",
+        "by": "",
+        "held": False,
+        "mine": False,
+    }
     assert again.take("anna", first)[1]
     assert vars(again.decide("anna", first, "accepted")) | {"id": ""} == {
         "id": "",
@@ -194,7 +201,7 @@ def test_a_site_gives_its_cases_to_one_person_each(a_site, a_folder):
         assert [case["state"] for case in administrator.worklist()] == ["skipped", "todo", "todo", "todo"]
         administrator.worklist_state(series, "take")
         assert administrator.worklist_volume(series).array.shape == (1, 3, 128, 128)
-        administrator.worklist_state(series, "todo")
+        administrator.worklist_state(series, "leave")
     with Client(service.url, rita._transport._token) as rita:
         rita.worklist_state(second, "take")
         assert rita.worklist_state(second, "accepted")["by"] == "rita"

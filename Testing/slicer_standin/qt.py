@@ -103,6 +103,8 @@ class QUiLoader(QtUiTools.QUiLoader):
             [connection.findtext(tag) for tag in ("sender", "signal", "receiver", "slot")]
             for connection in root.iter("connection")
         ]
+        for widget in root.iter("widget"):
+            _take_flags(widget)
         for tag in ("connections", "customwidgets"):  # Qt's loader knows neither vtkMRMLScene* nor the stand-ins
             for block in root.findall(tag):
                 root.remove(block)
@@ -116,3 +118,13 @@ class QUiLoader(QtUiTools.QUiLoader):
         for sender, signal, receiver, slot in wires:
             _bound(named[sender], signal).connect(_bound(named[receiver], slot))
         return widget
+
+
+def _take_flags(widget):
+    """Flags of stand-in widgets, which Qt's loader cannot read: they must exist, and are left out."""
+    kind = getattr(sys.modules["ctk"], widget.get("class"), None)
+    for given in widget.findall("property") if kind is not None else ():
+        if given.find("set") is not None:
+            for flag in given.findtext("set").split("|"):
+                getattr(kind, flag.rpartition("::")[2])
+            widget.remove(given)

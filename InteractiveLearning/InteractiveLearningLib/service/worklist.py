@@ -30,11 +30,11 @@ from InteractiveLearningLib.worklist import FolderCase, cases_in, patient_at
 
 LEASE = 1800.0  # seconds for which a case is kept for whoever took it last
 LISTED = 10.0  # seconds for which the folder is not looked through again
-Asked = Literal["take", "todo", "accepted", "rejected", "skipped"]
+Asked = Literal["take", "leave", "accepted", "rejected", "skipped"]
 
 
 class StateMessage(BaseModel):
-    """What becomes of a case: it is taken, put back (todo), or done with."""
+    """What becomes of a case: it is taken, left to others as it was, or done with."""
 
     model_config = ConfigDict(extra="forbid")
     state: Asked
@@ -106,10 +106,12 @@ class ServedWorklist:
             return self._worked(identifier, user), new
 
     def decide(self, user: str, identifier: str, state: str) -> Worked:
-        """What became of a case, which is free afterwards. Raises Taken if the user has not taken it, and Missing."""
+        """What became of a case, which is free afterwards; "leave": it stays what it was. Raises Taken if the user has
+        not taken it, and Missing."""
         self.check(user, identifier)
         with self._lock:
-            self._put(identifier, _Mark(state=state, by="" if state == "todo" else user))
+            state = self._marks[identifier].state if state == "leave" else state
+            self._put(identifier, _Mark(state=state, by=user))
             return self._worked(identifier, user)
 
     def check(self, user: str, identifier: str) -> None:
