@@ -207,19 +207,22 @@ class WorklistSection:
 
     def _look(self):
         """Look up the cases of the source that is chosen, once the section is open."""
-        if self.ui.worklist.collapsed or self._missing():
+        if self.ui.worklist.collapsed:
             return
         kind = self.ui.sourceSelector.currentIndex
         if kind == SERVER:
             service = self._openService()
-            if self.worklist is not None and self._service is not None and self._service.about == service.about:
-                return
-            self._drop()
-            self._service = service
-            self._begin(ServerCases(service))
-        elif self.worklist is None:
+            if self._service is None or self._service.about != service.about:
+                self._drop()
+                self._service = service
+        if self.worklist is None and not self._missing():
             folder = self.ui.folderEdit.currentPath
-            self._begin(SceneCases(self.scene) if kind == SCENE else FolderCases(folder, self._home))
+            sources = {
+                FOLDER: lambda: FolderCases(folder, self._home),
+                SCENE: lambda: SceneCases(self.scene),
+                SERVER: lambda: ServerCases(self._service),
+            }
+            self._begin(sources[kind]())
 
     def _begin(self, source):
         self.worklist = Worklist(self.scene, source, self._leaving, self._kept)
@@ -258,6 +261,8 @@ class WorklistSection:
         """Why there is no list; "" if there is one, or will be."""
         if self.ui.sourceSelector.currentIndex == FOLDER and not self.ui.folderEdit.currentPath.strip():
             return _("Choose a folder of images.")
+        if self._service is not None and self._service.home is not None:
+            return _("Only a site's server has a worklist, and this computer's own engine is in use.")
         return ""
 
     def _showCases(self, cases):
