@@ -163,8 +163,7 @@ class FirstUse:
         except RefSegError as error:
             self._failed(error)
 
-    def _progressed(self, fraction, message):
-        self.ui.setUpBar.setValue(round(100 * fraction))
+    def _progressed(self, _fraction, message):
         if message:
             self.ui.setUpLabel.text = message
 

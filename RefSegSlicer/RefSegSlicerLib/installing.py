@@ -73,7 +73,8 @@ class InstallPackages:
 
     def title(self):
         """What is being done, for people."""
-        text = _("Installing {count} packages.").format(count=len(self._requirements))
+        names = ", ".join(line.partition(">")[0] for line in self._requirements)
+        text = _("Installing packages: {names}.").format(names=names)
         return text if not self.blocks() else f"{text} {waiting()}"
 
     def start(self, said, done):

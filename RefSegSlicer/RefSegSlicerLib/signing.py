@@ -19,10 +19,11 @@ class SignedIn:
     kept: bool
 
 
-def signIn(url, token, certificate) -> Job:
-    """Try a token at a server and keep it if it opens it: finished(SignedIn), or failed with why not.
+def signIn(url, token, certificate, keep=True) -> Job:
+    """Try a token at a server, and keep it if it opens something there: finished(SignedIn), or failed with why not.
 
-    url: as connection.checkedUrl gives it; token: empty to try the one that is kept; certificate: a file, or None.
+    url: as connection.checkedUrl gives it; token: empty to try the one that is kept; certificate: a file, or None;
+    keep: False to try it only.
     """
 
     def work(report, cancelled):
@@ -31,7 +32,7 @@ def signIn(url, token, certificate) -> Job:
         if not used:
             raise RefSegError(_("Nobody is signed in there. Enter the token that an administrator gave you."))
         found = _tried(url, used, certificate, cancelled)
-        kept = tokens.keep(url, used) if token else True
+        kept = tokens.keep(url, used) if token and keep else True
         sentence = found.sentence if kept else f"{found.sentence} {notKept()}"
         return SignedIn(sentence, found.name, found.role, kept)
 

@@ -148,10 +148,9 @@ def picture(panel, name):
     """What the section looks like now, as a file for people."""
     folder = Path(os.environ.get("REFSEG_SCREENSHOTS", ROOT / "out" / "screenshots"))
     folder.mkdir(parents=True, exist_ok=True)
-    panel.parent.resize(420, panel.parent.sizeHint().height())
     panel.parent.show()
     slicer.app.processEvents()
-    panel.parent.resize(420, panel.parent.minimumSizeHint().height())
+    panel.parent.resize(420, panel.parent.layout().totalHeightForWidth(420))
     slicer.app.processEvents()
     assert panel.parent.grab().save(str(folder / f"{name}.png"))
     panel.parent.hide()
@@ -204,7 +203,7 @@ def test_what_is_missing_is_explained_and_installed_after_one_question(
     ui.setUpButton.click()
     assert panel.section.busy and not ui.setUpButton.enabled and ui.stopButton.enabled and not ui.hereButton.enabled
     panel.section.poll()
-    assert ui.setUpLabel.text == "Installing 1 packages."
+    assert ui.setUpLabel.text == f"Installing packages: {PACKAGE}."
     picture(panel, "first-use-2-installing")
     panel.until_done()
     assert len(panel.asked) == 1 and str(a_wheelhouse) in panel.asked[0] and PACKAGE in panel.asked[0]
@@ -241,7 +240,7 @@ def test_without_an_installer_in_the_background_slicer_says_that_it_will_not_res
     panel.ui.setUpButton.click()
     panel.until_done()
     assert "does not respond" in panel.asked[0]
-    assert shown == ["Installing 1 packages. Slicer does not respond meanwhile; please wait."]
+    assert shown == [f"Installing packages: {PACKAGE}. Slicer does not respond meanwhile; please wait."]
     assert not panel.section.needed() and panel.said == ["The engine is installed."]
 
 
