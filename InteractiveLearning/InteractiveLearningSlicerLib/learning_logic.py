@@ -13,6 +13,7 @@ LOOK_SECONDS = 1.0
 # Versions and what is kept are asked for when something shows that they have changed, and else this often.
 AGAIN_SECONDS = 30.0
 RETRY_SECONDS = 15.0
+LEAVE_SECONDS = 0.05
 
 
 class LearningLogic:
@@ -29,7 +30,7 @@ class LearningLogic:
         self.changed, self.failed = Signal(), Signal()
         self.watched = set()  # of "learning" and "kept": what is shown to somebody
         self._look, self._action, self._needed = None, None, False
-        self._gate, self._over, self._used = threading.Lock(), threading.Event(), False
+        self._gate, self._over = threading.Lock(), threading.Event()
         self._forget("")
 
     @property
@@ -102,13 +103,14 @@ class LearningLogic:
         return self._do(lambda client, progress: client.damaged(model, progress))
 
     def close(self):
-        """Ask nothing more and need the service no more; what it was learning when it ends goes on when it is started
-        again. Nothing is waited for."""
+        """Ask nothing more and leave the service; what it was learning when it ends goes on when it is started again.
+        A service that takes its time is left in the background."""
         self._over.set()
         self._look, self._action, self._needed = None, None, False
         self.watched.clear()
-        if self._used:
-            threading.Thread(target=self._leave, name="leaving", daemon=False).start()
+        leaving = threading.Thread(target=self._leave, name="leaving", daemon=False)
+        leaving.start()
+        leaving.join(LEAVE_SECONDS)
 
     def _leave(self):
         with self._gate:  # nobody is reaching it any more
@@ -152,7 +154,6 @@ class LearningLogic:
     def _job(self, work, local=False):
         """Work with a client, in a thread. local: a service that ends while it is asked is no error; the result is None
         then, and whoever asks again starts it."""
-        self._used = True
 
         def run(report, cancelled):
             progress = Progress(report, lambda: cancelled() or self._over.is_set())

@@ -155,6 +155,7 @@ def test_somebody_who_was_faster_is_not_rolled_back(opened, home):
     store, active = ModelStore(home), panel.logic.active
     other = next(version for version in store.versions("balls") if version != active)
     panel.logic.watched.clear()  # nothing is heard of it
+    panel.until(lambda: panel.logic._look is None)
     store.activate("balls", other)
     panel.ui.rollBackButton.click()
     panel.until(lambda: panel.told)
