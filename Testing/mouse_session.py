@@ -5,13 +5,14 @@ python Testing/mouse_session.py FOLDER      FOLDER: where pictures of the views 
 
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
 import slicer
 import vtk
 from InteractiveLearningLib.prompts import Box, Click, Lasso, ObliqueOutline, Outline, Scribble
-from InteractiveLearningSlicerLib.checks import addCase
+from InteractiveLearningSlicerLib.checks import addCase, deskIn
 from InteractiveLearningSlicerLib.session_logic import SessionLogic
 from RefSegLib.volume.grid import Grid
 from RefSegSlicerLib import mrml
@@ -78,12 +79,21 @@ def main(folder: Path, work: Path) -> None:
         hands[-1].node.JumpSliceByCentering(*middle)
         view.render()
     axial, sagittal = hands
-    logic.startSession(volume, segmentation, work)
+    logic.startSession(volume, segmentation, deskIn(work))
+
+    def settle():
+        """As Slicer does when it has time."""
+        while waiting or logic.turns.busy:
+            while waiting:
+                waiting.pop(0)()
+            logic.turns.poll()
+            time.sleep(0.005)
+
+    settle()
 
     def said():
         """What the mouse has led to since the last call, once the events are over."""
-        while waiting:
-            waiting.pop(0)()
+        settle()
         assert not told, told
         new = logic.session.prompts()[said.count :]
         said.count += len(new)

@@ -43,7 +43,7 @@ class Case:
         slicer.util.updateSegmentBinaryLabelmapFromArray(array, self.segmentation, identifier, self.volume)
 
     def start(self, **options):
-        return self.logic.startSession(self.volume, self.segmentation, self.folder, **options)
+        return self.logic.startSession(self.volume, self.segmentation, checks.deskIn(self.folder), **options)
 
     def world(self, index):
         return mrml.worldFromIndex(index, self.volume)

@@ -24,6 +24,7 @@ from RefSegLib.volume.grid import Grid
 from RefSegLib.volume.volume import LabelMap, Volume
 
 from InteractiveLearningLib.advice import handiest_axis, propose_limits, suggest_slice
+from InteractiveLearningLib.allowed import check_allowed
 from InteractiveLearningLib.arrays import keep_array, load_array
 from InteractiveLearningLib.eventlog import EventLog
 from InteractiveLearningLib.fold import said
@@ -31,7 +32,7 @@ from InteractiveLearningLib.guidance import Suggestion
 from InteractiveLearningLib.mask import mask_of
 from InteractiveLearningLib.merge import Bounds, bounds_of, difference, disputed, taken_over
 from InteractiveLearningLib.outcome import Accepted, accepted_of
-from InteractiveLearningLib.prompts import Click, Limits, Prompt, from_dict, name_of, to_dict
+from InteractiveLearningLib.prompts import Limits, Prompt, from_dict, name_of, to_dict
 from InteractiveLearningLib.propagation import FlowCache
 from InteractiveLearningLib.scene import LabelResult, LabelState, Region, scene_of
 
@@ -169,6 +170,11 @@ class Session:
             log.close()
             raise
 
+    @property
+    def id(self) -> str:
+        """The name of its folder."""
+        return self.folder.name
+
     def __enter__(self) -> Session:
         return self
 
@@ -194,7 +200,9 @@ class Session:
         cannot be saved; then nothing has changed.
         """
         given = tuple(prompts) if isinstance(prompts, Sequence) else (prompts,)
-        self._check_allowed(given, editable, locked)
+        for prompt in given:
+            self._known(prompt.label)
+        check_allowed(given, self._labels, self.grid, self.structures, editable, locked)
         said = _Said(given, tuple(sorted(locked)), self._keep(editable))
         changed = self._do(said)
         event = {"prompts": [to_dict(p) for p in given], "locked": list(said.locked), "editable": said.editable}
@@ -251,6 +259,11 @@ class Session:
             known = self._results[label] = state, mask_of(self._scene, label, state, self._flows)
         return known[1]
 
+    def estimated_dice(self, label: int) -> float | None:
+        """Dice to be expected of a label's mask, 0..1, from how well each outlined slice is predicted by the others;
+        None if nothing can be told yet."""
+        return self.result(label).estimated_dice if self.state(label).outlines else None
+
     def suggest(
         self, label: int | None = None, axis: int | None = None, suspect: npt.NDArray | None = None
     ) -> Suggestion | str:
@@ -289,28 +302,6 @@ class Session:
         names = dict.fromkeys(name_of(prompt, self.structures[prompt.label].name) for prompt in said.prompts)
         first, *rest = names
         return f"{first} and {len(rest)} more" if rest else first
-
-    def _check_allowed(
-        self, prompts: Sequence[Prompt], editable: npt.NDArray[np.bool_] | None, locked: Collection[int]
-    ) -> None:
-        if not prompts:
-            raise BadInput("Nothing was said; give at least one prompt.")
-        if editable is not None and editable.shape != self.grid.shape:
-            raise BadInput(f"An editable mask of {editable.shape} voxels does not fit an image of {self.grid.shape}.")
-        for prompt in prompts:
-            name = self.structures[self._known(prompt.label)].name
-            if prompt.label in locked:
-                raise BadInput(f"'{name}' is locked. Unlock it to change it.")
-            if not isinstance(prompt, Click):
-                continue
-            voxel = tuple(int(v) for v in np.rint(self.grid.to_index(prompt.point)))
-            if any(not 0 <= v < n for v, n in zip(voxel, self.grid.shape, strict=True)):
-                continue  # refused below, in its own words
-            there = int(self._labels[voxel])
-            if prompt.positive and there != prompt.label and there in locked:
-                raise BadInput(f"The click for '{name}' lies inside '{self.structures[there].name}', which is locked.")
-            if editable is not None and not editable[voxel]:
-                raise BadInput("The click lies outside the editable area. Change that area, or click inside of it.")
 
     def _keep(self, editable: npt.NDArray[np.bool_] | None) -> str | None:
         """The name under which an editable mask is on the disk; one that did not change is not written again."""

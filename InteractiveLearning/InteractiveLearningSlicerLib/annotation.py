@@ -1,4 +1,9 @@
-"""A session and the segments it corrects, kept the same: whatever either of them says, the other follows."""
+"""A session and the segments it corrects, kept the same: whatever either of them says, the other follows.
+
+What takes time runs in the thread of turns.py; methods that say so are turns, or parts of turns.
+"""
+
+from dataclasses import dataclass
 
 import numpy as np
 from RefSegLib.errors import BadInput
@@ -9,17 +14,34 @@ from InteractiveLearningSlicerLib.beginning import SESSION, valuesOf
 from InteractiveLearningSlicerLib.steps import Steps
 
 
-class Annotation:
-    """begun: see beginning.Begun. touched(): another tool has touched the segments. mask: label map (k, j, i) that the
-    segments show."""
+@dataclass(frozen=True)
+class News:
+    """How a session stands. mask: label map (k, j, i); changes: from the mask that is shown; prompts: all that hold,
+    those of earlier sessions first; texts: the same as tags, by segment id; undoName, redoName: what can be taken back
+    or brought back, None if nothing; dice: estimated Dice by label value; step: name of the mask."""
 
-    def __init__(self, begun, volumeNode, segmentationNode, touched):
+    mask: np.ndarray
+    changes: list
+    prompts: list
+    texts: dict
+    undoName: str
+    redoName: str
+    dice: dict
+    step: str
+
+
+class Annotation:
+    """begun: see beginning.Begun. touched(): another tool has touched the segments. stopped(): what is being said is to
+    come to nothing. mask: label map (k, j, i) that the segments show; news: the last News."""
+
+    def __init__(self, begun, volumeNode, segmentationNode, touched, stopped):
         self.session, self.labels, self.mask = begun.session, begun.labels, begun.shown
         self.volumeNode, self.segmentationNode = volumeNode, segmentationNode
-        self._values, self._steps = valuesOf(begun.labels), Steps(begun.session)
-        self._touched, self._notify = False, touched
+        self._values, self._steps = valuesOf(begun.labels), None
+        self._touched, self._notify, self._stopped = False, touched, stopped
+        self._own = mrml.ownGrid(volumeNode)
         self._watch = edits.Watch(segmentationNode.GetSegmentation(), self._onTouched)
-        self._write()
+        self.news = None
 
     def remove(self, *, ended):
         """Watch no more. ended: the session is over for good."""
@@ -32,6 +54,7 @@ class Annotation:
         for node in (self.volumeNode, self.segmentationNode):
             if not scene.IsNodePresent(node):
                 raise BadInput(f"'{node.GetName()}' was removed from the scene. End the session.")
+        self._own = mrml.ownGrid(self.volumeNode)
         for identifier, label in self.labels.items():
             if self.segment(identifier) is None:
                 raise BadInput(
@@ -47,53 +70,90 @@ class Annotation:
         with self._watch.ours():
             masking.setLocked(self.segment(identifier), locked)
 
-    def prompts(self):
-        """All that hold, those of earlier sessions first."""
-        return [*self.session.earlier, *self.session.prompts()]
+    def begin(self):
+        """Part of a turn: bring the segments to what the session says."""
+
+        def think():
+            self._steps = Steps(self.session)
+            return self._news()
+
+        self._write((yield think))
 
     def apply(self, prompt):
-        """Say something; nothing changes that is locked or masked."""
+        """Part of a turn: say something; nothing changes that is locked or masked."""
         editable, locked = self._bounds({prompt.label})
-        self.session.apply(prompt, editable=editable, locked=locked)
-        self._steps.done()
-        self._write()
+        yield from self._say(lambda: self.session.apply(prompt, editable=editable, locked=locked))
 
     def undo(self):
-        """Take the last step back: a prompt, or a stroke of many slices, with its masks."""
-        self._steps.undo()
-        self._write()
+        """Part of a turn: take the last step back, a prompt or a stroke of many slices, with its masks."""
+        self._write((yield lambda: (self._steps.undo(), self._news())[1]))
 
     def redo(self):
-        """Bring back what was taken back last."""
-        self._steps.redo()
-        self._write()
+        """Part of a turn: bring back what was taken back last."""
+        self._write((yield lambda: (self._steps.redo(), self._news())[1]))
 
     def takeEdits(self):
-        """Take what other tools did to the segments into the session; returns how many slices became outlines.
+        """Part of a turn: take what other tools did to the segments into the session; its value is how many slices
+        became outlines.
 
         The slices that were painted in stay as they are now; between and beside them the mask follows. If the Segment
         Editor's own undo or redo brought back a mask the session has had, the session goes back to it.
         """
         if not self._touched:
             return 0
+        self._touched = False  # painting that comes while this is thought about is taken next
         known = self.mask
-        shown = segments.shownLabels(self.segmentationNode, self.volumeNode, self._values, known)
-        changed = known != shown
-        outlines = []
-        if not changed.any():
-            self._touched = False
-            return 0
-        if not self._steps.find(shown):
-            outlines = edits.outlinesOf(known, shown, self.session.grid)
-            editable, locked = self._bounds({outline.label for outline in outlines})
-            # What somebody painted himself is his will, whatever is locked or masked; what follows from it is not.
-            editable = editable if editable is None else editable | changed
-            spoken = np.unique([known[changed], shown[changed]])
-            self.session.apply(outlines, editable=editable, locked=[v for v in locked if v not in spoken])
-            self._steps.done()
-        self.mask, self._touched = shown, False
-        self._write()
+        try:
+            parts = segments.snapshot(self.segmentationNode, self.volumeNode, self._values)
+            shown, changed, outlines = yield lambda: self._read(parts, known)
+            if changed is None:
+                return 0
+            if outlines:
+                editable, locked = self._bounds({outline.label for outline in outlines})
+                yield from self._say(lambda: self._paint(known, shown, changed, outlines, editable, locked), shown)
+            else:
+                self._write((yield lambda: self._news(shown)))
+        except BaseException:
+            self._touched = True
+            raise
         return len({outline.index for outline in outlines})
+
+    def _read(self, parts, known):
+        """What was painted: (label map, where it changed or None, outlines of that; none if the session had it)."""
+        shown = segments.labelMap(parts, known.shape, known)
+        changed = known != shown
+        if not changed.any():
+            return shown, None, []
+        if self._steps.find(shown):
+            return shown, changed, []
+        return shown, changed, edits.outlinesOf(known, shown, self.session.grid)
+
+    def _paint(self, known, shown, changed, outlines, editable, locked):
+        # What somebody painted himself is his will, whatever is locked or masked; what follows from it is not.
+        editable = editable if editable is None else editable | changed
+        spoken = np.unique([known[changed], shown[changed]])
+        self.session.apply(outlines, editable=editable, locked=[v for v in locked if v not in spoken])
+
+    def _say(self, say, shown=None):
+        def think():
+            say()
+            self._steps.done()
+            if self._stopped():  # a session cannot be stopped in the middle of a mask, but it can take it back
+                self._steps.undo()
+            return self._news(shown)
+
+        self._write((yield think))
+
+    def _news(self, shown=None):
+        """How the session stands, in its thread. shown: label map that the segments show, if it is not `mask`."""
+        session, before = self.session, self.mask if shown is None else shown
+        mask = session.labels().array
+        prompts = [*session.earlier, *session.prompts()]
+        spoken = {prompt.label for prompt in prompts}
+        dice = {value: session.estimated_dice(value) for value in self._values.values() if value in spoken}
+        changes = segments.changesOf(before, mask, self._values.values())
+        texts = memory.textsOf(prompts, session.grid, self._own, self._values)
+        return News(mask, changes, prompts, texts, session.undo_name, session.redo_name, dice, self._steps.mask)
 
     def _onTouched(self):
         self._touched = True
@@ -107,14 +167,10 @@ class Annotation:
         locked = [value for identifier, value in self._values.items() if identifier in kept]
         return None if masks[0] is None else np.logical_and.reduce(masks), locked
 
-    def _write(self):
+    def _write(self, news):
         """Bring the segments and their prompts to what the session says."""
-        after = self.session.labels().array
-        lower, upper = mrml.boundingBox(self.mask != after)
-        box = tuple(map(slice, lower, upper))
-        nodes, own = (self.segmentationNode, self.volumeNode), mrml.ownGrid(self.volumeNode)
         with self._watch.ours():
-            segments.writeBox(self.mask[box], after[box], lower, *nodes, self._values)
-            memory.remember(self.segmentationNode, self.prompts(), self.session.grid, own, self._values)
-            self.segmentationNode.SetAttribute(SESSION, f"{self.session.folder.name} {self._steps.mask}")
-        self.mask = after
+            segments.write(news.changes, self.segmentationNode, self.volumeNode, self._values)
+            memory.remember(self.segmentationNode, news.texts)
+            self.segmentationNode.SetAttribute(SESSION, f"{self.session.id} {news.step}")
+        self.mask, self.news = news.mask, news

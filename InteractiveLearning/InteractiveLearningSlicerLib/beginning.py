@@ -2,7 +2,6 @@
 
 import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from RefSegSlicerLib import mrml
@@ -10,9 +9,7 @@ from RefSegSlicerLib import mrml
 from InteractiveLearningSlicerLib import memory, segments
 from InteractiveLearningSlicerLib.steps import digest
 
-# How sure a mask without probabilities is taken to be: corrections near a click win against it.
-DRAWN = 0.9
-# An attribute of a segmentation that a session is at work on: the session's name and the digest of its mask.
+# An attribute of a segmentation that a session is at work on: the session's id and the digest of its mask.
 SESSION = "RefSeg.Session"
 
 
@@ -30,29 +27,37 @@ class Begun:
     unreadable: list
 
 
-def begin(volumeNode, segmentationNode, folder, spec=None, probabilities=None):
-    """A session about the segments of a segmentation; see SessionLogic.startSession."""
-    from InteractiveLearningLib.session import Session
+def begin(volumeNode, segmentationNode, desk, known, opened, progress):
+    """A turn (turns.py) that begins a session about the segments of a segmentation; its value is Begun.
 
+    desk: see InteractiveLearningLib/desk.py; known: label values of the model that will learn, by name; opened: called
+    with the session in the thread, as soon as there is one.
+    """
     volume = mrml.volumeFromNode(volumeNode)
-    labels = segments.labelsOf(segmentationNode, spec)
-    values = valuesOf(labels)
+    labels = segments.labelsOf(segmentationNode, known)
     mrml.prepareSegmentation(segmentationNode, volumeNode)
-    shown = segments.shownLabels(segmentationNode, volumeNode, values)
-    covered = sum(int(mrml.segmentArray(segmentationNode, identifier, volumeNode).sum()) for identifier in values)
-    earlier, unreadable = memory.recall(segmentationNode, shown, volume.grid, mrml.ownGrid(volumeNode), values)
-    if probabilities is None and shown.any():
-        probabilities = _certain(shown, list(values.values()))
-    name, _, mask = (segmentationNode.GetAttribute(SESSION) or "").partition(" ")
-    if mask != digest(shown).hex() or not (Path(folder) / name / "session.jsonl").exists():
-        name = _fingerprint(volume, labels, probabilities, earlier)
-    place = Path(folder) / name
-    resumed = (place / "session.jsonl").exists()
-    if resumed:
-        session = Session.open(place)
-    else:
-        session = Session.create(place, volume, list(labels.values()), probabilities, earlier=earlier)
-    return Begun(session, labels, shown, resumed, covered - int(np.count_nonzero(shown)), unreadable)
+    parts = segments.snapshot(segmentationNode, volumeNode, valuesOf(labels))
+    stored = memory.storedOf(segmentationNode, valuesOf(labels))
+    mark = segmentationNode.GetAttribute(SESSION) or ""
+    own, name = mrml.ownGrid(volumeNode), volumeNode.GetName()
+    return (yield lambda: _begun(volume, name, labels, parts, stored, mark, own, desk, opened, progress))
+
+
+def _begun(volume, name, labels, parts, stored, mark, own, desk, opened, progress):
+    """What of it takes time. stored: what the segments' tags say; mark: the attribute; own: the volume's own grid."""
+    volume.check(f"The volume '{name}'")
+    shown = segments.labelMap(parts, volume.grid.shape)
+    overlap = sum(part.count() for part in parts) - int(np.count_nonzero(shown))
+    earlier, unreadable = memory.recall(stored, shown, volume.grid, own)
+    identifier, _, mask = mark.partition(" ")
+    session = desk.find(identifier, volume) if mask and mask == digest(shown).hex() else None
+    resumed = session is not None
+    if session is None:
+        start = shown if shown.any() else None
+        called = _fingerprint(volume, labels, start, earlier)
+        session, resumed = desk.begin(called, volume, list(labels.values()), start, earlier, progress)
+    opened(session)
+    return Begun(session, labels, shown, resumed, overlap, unreadable)
 
 
 def valuesOf(labels):
@@ -60,21 +65,15 @@ def valuesOf(labels):
     return {identifier: label.value for identifier, label in labels.items()}
 
 
-def _certain(labels, values):
-    """Probabilities that say what a label map says: (1 + values, k, j, i)."""
-    found = np.stack([np.isin(labels, values, invert=True), *(labels == value for value in values)])
-    return np.where(found, np.float16(DRAWN), np.float16((1 - DRAWN) / len(values)))
-
-
-def _fingerprint(volume, labels, probabilities, earlier):
+def _fingerprint(volume, labels, mask, earlier):
     """A name for a session: the same image, and the same masks and prompts to start from, give the same."""
     from InteractiveLearningLib.prompts import to_dict
 
     about = [volume.grid.to_dict(), [(label.value, label.name) for label in labels.values()]]
-    digest = hashlib.sha256(repr(about).encode())
-    digest.update(np.ascontiguousarray(volume.array))
-    if probabilities is not None:
-        digest.update(np.ascontiguousarray(probabilities))
+    found = hashlib.sha256(repr(about).encode())
+    found.update(np.ascontiguousarray(volume.array))
+    if mask is not None:
+        found.update(np.ascontiguousarray(mask))
     if earlier:
-        digest.update(repr([to_dict(prompt) for prompt in earlier]).encode())
-    return digest.hexdigest()[:32]
+        found.update(repr([to_dict(prompt) for prompt in earlier]).encode())
+    return found.hexdigest()[:32]

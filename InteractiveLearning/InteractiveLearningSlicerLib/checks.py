@@ -34,13 +34,20 @@ def addCase(scene, grid=GRID, parent=MOVE):
     return volume, segmentation, inside
 
 
+def deskIn(folder):
+    """Where sessions are without a service."""
+    from InteractiveLearningLib.desk import FolderDesk
+
+    return FolderDesk(folder)
+
+
 def checkClicksLandOnTheirVoxels(scene, grid=GRID, parent=MOVE):
     """A point set down in world space becomes a click on its voxel, and the mask holds that voxel."""
     volume, segmentation, inside = addCase(scene, grid, parent)
     logic = SessionLogic(scene)
     index = tuple(np.argwhere(inside)[inside.sum() // 2].tolist())
     with tempfile.TemporaryDirectory() as folder:
-        logic.startSession(volume, segmentation, folder)
+        logic.startSession(volume, segmentation, deskIn(folder))
         try:
             logic.clickNodes[True].AddControlPointWorld(*mrml.worldFromIndex(index, volume), "")
             (click,) = logic.session.prompts()
@@ -59,7 +66,7 @@ def checkNeighborsAndUndo(scene, grid=GRID, parent=MOVE):
     logic = SessionLogic(scene)
     index = tuple(np.argwhere(inside)[inside.sum() // 2].tolist())
     with tempfile.TemporaryDirectory() as folder:
-        logic.startSession(volume, segmentation, folder)
+        logic.startSession(volume, segmentation, deskIn(folder))
         try:
             mine = segmentation.GetSegmentation().AddEmptySegment("mine", "mine")
             array = inside.astype(np.uint8)
@@ -81,7 +88,7 @@ def checkPaintingAndReopening(scene, grid=GRID, parent=MOVE):
     middle = grid.shape[0] // 2
     drawn[[middle - 1, middle + 1]] = inside[[middle - 1, middle + 1]]
     with tempfile.TemporaryDirectory() as folder:
-        logic.startSession(volume, segmentation, folder)
+        logic.startSession(volume, segmentation, deskIn(folder))
         try:
             slicer.util.updateSegmentBinaryLabelmapFromArray(drawn.astype(np.uint8), segmentation, "ball", volume)
             assert logic.takeEdits() == 2
@@ -90,7 +97,7 @@ def checkPaintingAndReopening(scene, grid=GRID, parent=MOVE):
                 np.array_equal(mask[[middle - 1, middle + 1]], drawn[[middle - 1, middle + 1]]) and mask[middle].any()
             )
             logic.endSession()
-            logic.startSession(volume, segmentation, folder)
+            logic.startSession(volume, segmentation, deskIn(folder))
             assert np.array_equal(mrml.segmentArray(segmentation, "ball", volume), mask)
             assert [outline.index for outline in logic.session.earlier] == [middle - 1, middle + 1]
         finally:

@@ -2,17 +2,19 @@
 
 from slicer.i18n import tr as _
 
-from InteractiveLearningSlicerLib import words
+from InteractiveLearningSlicerLib import shortcuts, words
 from InteractiveLearningSlicerLib.tools import POINTS, SHAPES, UNSIGNED
 
 TOOLS = (POINTS, *SHAPES)
 
 
 class Corrections:
-    """ui: widgets by name; logic: SessionLogic; guarded(work): runs it, and tells errors; say(sentence): tells it."""
+    """ui: widgets by name; logic: SessionLogic; editor: EditorSection; guarded(work): runs it, and tells errors;
+    say(sentence): tells it."""
 
-    def __init__(self, ui, logic, guarded, say):
-        self.ui, self.logic, self._guarded, self._say, self._suggestion = ui, logic, guarded, say, None
+    def __init__(self, ui, logic, editor, guarded, say):
+        self.ui, self.logic, self._editor = ui, logic, editor
+        self._guarded, self._say, self._suggestion = guarded, say, None
         buttons = {
             "insideButton": lambda: self.onSide(True),
             "outsideButton": lambda: self.onSide(False),
@@ -27,39 +29,55 @@ class Corrections:
         for name, action in buttons.items():
             getattr(ui, name).connect("clicked(bool)", lambda *_, action=action: guarded(action))
         ui.insideButton.checked = True
-        ui.segmentSelector.connect("currentIndexChanged(int)", self.onSegmentChosen)
+        ui.segmentsTable.connect("selectionChanged(QItemSelection,QItemSelection)", self.onSegmentChosen)
         ui.axisSelector.connect("currentIndexChanged(int)", self.onAxisChosen)
         for box in (ui.firstSliceBox, ui.lastSliceBox):
             box.connect("valueChanged(int)", self.onLimitChanged)
 
     def begin(self, begun):
         """A session has begun: see beginning.Begun."""
-        planes = [_("{plane} slices").format(plane=plane) for plane, _count in self.logic.planes()]
-        names = [self.logic.segmentName(identifier) for identifier in self.logic.segmentIds()]
+        planes = [plane for plane, _count in self.logic.planes()]
         offered = [_("best plane"), *planes]
-        for selector, texts in (
-            (self.ui.axisSelector, planes),
-            (self.ui.planeSelector, offered),
-            (self.ui.segmentSelector, names),
-        ):
+        for selector, texts in ((self.ui.axisSelector, planes), (self.ui.planeSelector, offered)):
             selector.blockSignals(True)
             selector.clear()
             selector.addItems(texts)
             selector.blockSignals(False)
-        self._say("\n".join([*words.begun(begun), self._ask(0)]))
+        self.ui.segmentsTable.blockSignals(True)
+        self.ui.segmentsTable.setSegmentationNode(self.logic.segmentationNode)
+        self.ui.segmentsTable.setSelectedSegmentIDs([self.logic.activeSegment])
+        self.ui.segmentsTable.blockSignals(False)
+        self._editor.show(self.logic.volumeNode, self.logic.segmentationNode)
+        self._ask(self.logic.activeSegment, words.begun(begun))
 
-    def onSegmentChosen(self, index):
+    def end(self):
+        """The session is over."""
+        self._suggestion = None
+        self.ui.segmentsTable.setSegmentationNode(None)
+        self._editor.show(None, None)
+
+    def onSegmentChosen(self, *selections):
         """Prompts speak of this segment from now on."""
-        if self.logic.session is not None and index >= 0:
-            self._guarded(lambda: self._say(self._ask(index)))
+        chosen = self.ui.segmentsTable.selectedSegmentIDs()
+        if self.logic.session is not None and chosen and chosen[0] != self.logic.activeSegment:
+            self._guarded(lambda: self._ask(chosen[0], []))
 
-    def _ask(self, index):
-        """Turn to a segment; where it begins and ends is asked first. Returns the question."""
-        self.logic.activeSegment, self._suggestion = self.logic.segmentIds()[index], None
-        limits, planes = self.logic.proposeLimits(), self.logic.planes()
-        axis = self.logic.session.handiest_axis() if limits is None else limits[0]
-        self._showLimits(axis, *(limits[1:] if limits is not None else (0, planes[axis][1] - 1)))
-        return words.limits(self.logic.segmentName(self.logic.activeSegment), planes[axis][0], limits)
+    def _ask(self, identifier, before):
+        """Turn to a segment; where it begins and ends is asked first. before: sentences that come first."""
+        if identifier not in self.logic.segmentIds():
+            self._say(_("This segment was added after the session began. End the session, and start it with it."))
+            return
+        self.logic.activeSegment, self._suggestion = identifier, None
+        self._editor.select(identifier)
+
+        def asked(limits):
+            axis, first, last, known = limits
+            self._showLimits(axis, first, last)
+            plane = self.logic.planes()[axis][0]
+            question = words.limits(self.logic.segmentName(identifier), plane, limits if known else None)
+            self._say("\n".join([*before, question]))
+
+        self.logic.proposeLimits(asked)
 
     def onAxisChosen(self, axis):
         """Limits are counted in other slices: all of them, to begin with."""
@@ -90,6 +108,7 @@ class Corrections:
         if self.logic.tools.tool == tool:
             self.logic.tools.leave()
         else:
+            self._editor.rest()
             self.logic.tools.take(tool, self.ui.insideButton.checked)
 
     def onSide(self, positive):
@@ -107,7 +126,9 @@ class Corrections:
     def onNext(self):
         """Go where another outline helps most, in the chosen plane or in the best."""
         plane = self.ui.planeSelector.currentIndex
-        suggestion = self.logic.nextSlice(plane - 1 if plane > 0 else None)
+        self.logic.nextSlice(plane - 1 if plane > 0 else None, self._suggested)
+
+    def _suggested(self, suggestion):
         self._suggestion = None if isinstance(suggestion, str) else suggestion
         self._say(suggestion if isinstance(suggestion, str) else words.suggested(suggestion))
 
@@ -119,29 +140,34 @@ class Corrections:
 
     def takeEdits(self):
         """What was painted elsewhere enters the session."""
-        count = self.logic.takeEdits() if self.logic.session is not None else 0
-        if count:
-            self._say(words.edits(count))
+        if self.logic.session is not None:
+            self.logic.takeEdits(lambda count: self._say(words.edits(count)) if count else None)
 
     def update(self):
         """Show what can be done, and say why the rest cannot."""
         ui, tool = self.ui, self.logic.tools.tool
-        undo, redo = self.logic.session.undo_name, self.logic.session.redo_name
+        undo, redo = self.logic.undoName, self.logic.redoName
         ui.undoButton.enabled, ui.redoButton.enabled = bool(undo), bool(redo)
-        ui.undoButton.toolTip = _("Undo {what}").format(what=undo) if undo else _("There is nothing to undo.")
-        ui.redoButton.toolTip = _("Redo {what}").format(what=redo) if redo else _("There is nothing to redo.")
+        _tip(ui, "undoButton", _("Undo {what}").format(what=undo) if undo else _("There is nothing to undo."))
+        _tip(ui, "redoButton", _("Redo {what}").format(what=redo) if redo else _("There is nothing to redo."))
+        _tip(ui, "nextButton", _("Go to the slice where another outline helps most, and say why."))
         locked = self.logic.isLocked(self.logic.activeSegment)
         ui.lockedBox.checked = locked
         for name in TOOLS:
             button = getattr(ui, f"{name}Button")
             button.checked, button.enabled = name == tool, not locked
-            button.toolTip = words.tool(name, locked)
-        for button in (ui.insideButton, ui.outsideButton):
-            button.enabled = tool not in UNSIGNED
-            button.toolTip = words.side(button is ui.insideButton, tool in UNSIGNED)
+            _tip(ui, f"{name}Button", words.tool(name, locked))
+        for name in ("insideButton", "outsideButton"):
+            getattr(ui, name).enabled = tool not in UNSIGNED
+            _tip(ui, name, words.side(name == "insideButton", tool in UNSIGNED))
         asked = self._suggestion is not None
         ui.confirmButton.enabled = asked and not locked
-        ui.confirmButton.toolTip = words.confirm(self._suggestion.index if asked else None, locked)
+        _tip(ui, "confirmButton", words.confirm(self._suggestion.index if asked else None, locked))
         ui.limitsButton.enabled = not locked
         ui.limitsButton.toolTip = words.useLimits(locked)
         ui.qualityLabel.text = words.estimate(self.logic.estimatedDice())
+
+
+def _tip(ui, name, text):
+    button = getattr(ui, name)
+    button.toolTip = shortcuts.tip(name, text) if button.enabled else text

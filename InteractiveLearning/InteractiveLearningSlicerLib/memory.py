@@ -20,28 +20,36 @@ SCHEMA = 1
 NEAR, PARALLEL = 0.25, 0.9999
 
 
-def remember(segmentationNode, prompts, grid, own, values):
-    """Write prompts into the tags of their segments.
+def textsOf(prompts, grid, own, values):
+    """The tags that hold prompts: text by segment id, empty where nothing was said. Touches no node.
 
     prompts: in order; grid: of the volume in their space, own: the same before the transforms above the volume; values:
     label value by segment id. An oblique outline of a volume whose transform stretches it unevenly has no square pixels
     there: it is not stored, its mask is.
     """
     matrix = own.affine @ np.linalg.inv(grid.affine)
-    for identifier, value in values.items():
+    found = {identifier: [] for identifier in values}
+    identifiers = {value: identifier for identifier, value in values.items()}
+    for number, prompt in enumerate(prompts):
+        with suppress(BadInput):
+            found[identifiers[prompt.label]].append(_toDict(moved(prompt, matrix)) | {"number": number})
+    return {
+        identifier: json.dumps({"schema": SCHEMA, "axes": own.direction, "prompts": mine}, separators=(",", ":"))
+        if mine
+        else ""
+        for identifier, mine in found.items()
+    }
+
+
+def remember(segmentationNode, texts):
+    """Write tags (see `textsOf`) into the segments that are still there."""
+    for identifier, text in texts.items():
         segment = segmentationNode.GetSegmentation().GetSegment(identifier)
-        if segment is None:
+        if segment is None or text == stored(segment):
             continue
-        mine = []
-        for number, prompt in enumerate(prompts):
-            if prompt.label == value:
-                with suppress(BadInput):
-                    mine.append(_toDict(moved(prompt, matrix)) | {"number": number})
-        tag = {"schema": SCHEMA, "axes": own.direction, "prompts": mine}
-        text = json.dumps(tag, separators=(",", ":")) if mine else ""
-        if text and text != stored(segment):
+        if text:
             segment.SetTag(TAG, text)
-        elif not text and stored(segment):
+        else:
             segment.RemoveTag(TAG)
 
 
@@ -51,18 +59,26 @@ def stored(segment):
     return str(text.get()) if segment.GetTag(TAG, text) else ""
 
 
-def recall(segmentationNode, labels, grid, own, values):
+def storedOf(segmentationNode, values):
+    """What `recall` wants to know: (name of the segment, its tag, its label value) of each segment.
+
+    values: label value by segment id.
+    """
+    found = [(segmentationNode.GetSegmentation().GetSegment(identifier), value) for identifier, value in values.items()]
+    return [(segment.GetName(), stored(segment), value) for segment, value in found]
+
+
+def recall(tags, labels, grid, own):
     """(prompts, unreadable): those of all segments in order, and the names of segments whose tag is damaged.
 
-    labels: label map (k, j, i) of the segments as they are; the others as of `remember`. What lies outside the volume,
-    or in slices that it does not have, is left out: it may be another one than then. Raises BadInput if a tag was
-    written by a newer RefSeg.
+    tags: see `storedOf`; labels: label map (k, j, i) of the segments as they are; the others as of `remember`. What
+    lies outside the volume, or in slices that it does not have, is left out: it may be another one than then. Touches
+    no node. Raises BadInput if a tag was written by a newer RefSeg.
     """
     found, unreadable = {}, []
-    for identifier, value in values.items():
-        segment = segmentationNode.GetSegmentation().GetSegment(identifier)
+    for name, text, value in tags:
         try:
-            tag = json.loads(stored(segment) or '{"schema": 0, "axes": [], "prompts": []}')
+            tag = json.loads(text or '{"schema": 0, "axes": [], "prompts": []}')
             newer = tag["schema"] > SCHEMA
             axes = [_parallel(axis, own) for axis in tag["axes"]]
             for entry in () if newer else tag["prompts"]:
@@ -70,10 +86,10 @@ def recall(segmentationNode, labels, grid, own, values):
                 if prompt is not None:
                     found[int(entry["number"]), value] = prompt
         except (ValueError, KeyError, TypeError, IndexError, BadInput):
-            unreadable.append(segment.GetName())
+            unreadable.append(name)
             continue
         if newer:
-            raise BadInput(f"The prompts of '{segment.GetName()}' were given in a newer RefSeg. Update this one.")
+            raise BadInput(f"The prompts of '{name}' were given in a newer RefSeg. Update this one.")
     return [found[key] for key in sorted(found)], unreadable
 
 

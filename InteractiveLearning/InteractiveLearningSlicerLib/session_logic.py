@@ -5,7 +5,6 @@ it had when it was started.
 """
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -18,42 +17,28 @@ from InteractiveLearningSlicerLib import masking, shapes, views
 from InteractiveLearningSlicerLib.annotation import Annotation
 from InteractiveLearningSlicerLib.beginning import begin
 from InteractiveLearningSlicerLib.clicks import ClickNodes
-from InteractiveLearningSlicerLib.learning_logic import LearningLogic
 from InteractiveLearningSlicerLib.tools import Tools
+from InteractiveLearningSlicerLib.turns import AtOnce, Turns
 
 
 class SessionLogic:
     """One session at a time in a scene.
 
-    changed(): prompts, masks or the tool in hand are no longer what they were; failed(RefSegError): what was drawn
-    could not be used; edited(): another tool has touched the segments: call takeEdits when it is through (any other
-    call does so, too). later: runs the work it is given after the event at hand; None: at once, for scripts.
+    changed(): prompts, masks or the tool in hand are no longer what they were; failed(RefSegError): what was asked for
+    could not be done; edited(): another tool has touched the segments: call takeEdits when it is through (any other
+    call does so, too).
+
+    later: runs the work it is given after the event at hand. With it, nothing here waits for a session: what takes time
+    is done when `turns` is polled often enough, in order, and whoever wants its value gives `then`, a function to be
+    called with it. Without it, for scripts, everything is done when a method returns, with its value.
     """
 
     def __init__(self, scene, later=None):
-        self.scene, self.session, self.activeSegment = scene, None, None
-        self.learning = self.tools = None
+        self.scene, self.session, self.activeSegment, self.tools = scene, None, None, None
         self.changed, self.failed, self.edited = Signal(), Signal(), Signal()
+        self.turns = AtOnce() if later is None else Turns(self._failed)
         self._later = later or (lambda work: work())
-        self._annotation = self._clicks = None
-
-    def openStore(self, store, python, environment=None):
-        """Models and accepted cases are in `store` from now on (None: the default one); `python` runs the service."""
-        from RefSegLib.models.store import ModelStore
-
-        home = ModelStore(store).home
-        if self.learning is None or (self.learning.home, self.learning.python) != (home, python):
-            self.stopLearner()
-            self.learning = LearningLogic(store, python, environment)
-
-    def stopLearner(self):
-        """Need the service that learns no more, if there is one."""
-        if self.learning is not None:
-            self.learning.stopLearner()
-
-    def spec(self, model):
-        """What a model expects and gives; None without a model."""
-        return self.learning.models.load(model).spec if model and self.learning is not None else None
+        self._annotation = self._clicks = self._desk = None
 
     @staticmethod
     def patientOf(volumeNode):
@@ -62,46 +47,75 @@ class SessionLogic:
 
         return patient_of(volumeNode.GetName())
 
-    @staticmethod
-    def sessionFolder(temporary):
-        """Where sessions are saved until they end: a folder of this user alone, for they hold the image."""
-        folder = Path(temporary) / "RefSegSessions"
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return folder
+    def startSession(self, volumeNode, segmentationNode, desk, *, known=None, then=None):
+        """Begin to correct the segments of a segmentation. Value: what of it people should know, see Begun.
 
-    def startSession(self, volumeNode, segmentationNode, folder, *, spec=None, probabilities=None):
-        """Begin to correct the segments of a segmentation. Returns what of it people should know: see Begun.
-
-        folder: under it the session is saved with every prompt. spec: of the model that will learn; probabilities:
-        (1 + segments, k, j, i) of the model, background first, or None to start from the segments as they are.
-        What was said about the segments in earlier sessions is known to this one; it cannot be undone any more.
+        desk: where the session is saved with every prompt, see InteractiveLearningLib/desk.py; known: label values of
+        the model that will learn, by the names of its segments. What was said about the segments in earlier sessions is
+        known to this one; it cannot be undone any more.
         """
         self.endSession()
-        begun = begin(volumeNode, segmentationNode, folder, spec, probabilities)
+        return self.turns.take(self._start(volumeNode, segmentationNode, desk, known or {}), then)
+
+    def _start(self, volumeNode, segmentationNode, desk, known):
+        opened, annotation = [], None
+        try:
+            begun = yield from begin(volumeNode, segmentationNode, desk, known, opened.append, self.turns.progress)
+            annotation = Annotation(begun, volumeNode, segmentationNode, self.edited, lambda: self.turns.stopped)
+            annotation.check(self.scene)
+            yield from annotation.begin()
+        except BaseException:  # also when nobody waits for it any more
+            if annotation is not None:
+                annotation.remove(ended=False)
+            self.turns.aside(lambda: [session.close() for session in opened])
+            raise
         self.session, self.activeSegment = begun.session, next(iter(begun.labels))
-        self._annotation = Annotation(begun, volumeNode, segmentationNode, self.edited)
+        self._annotation, self._desk = annotation, desk
         self._clicks = ClickNodes(self.scene, self._onClick)
         self.tools = Tools(self.scene, self._clicks.nodes, self._onDrawn, self.changed, self._later)
         self._show()
         return begun
 
     def endSession(self, *, keep=False):
-        """Leave nothing of the session in the scene but the masks and their prompts. keep: its log stays on the disk,
-        to go on later."""
+        """Leave nothing of the session in the scene but the masks and their prompts. keep: it can go on later."""
+        session, desk = self.session, self._desk
+        self._leave(ended=not keep)
+        if session is not None:
+            self.turns.aside(session.close if keep else lambda: desk.discard(session))
+
+    def _leave(self, *, ended):
+        self.turns.drop()
         if self.session is not None:
             for part in (self.tools, self._clicks):
                 part.remove()
-            self._annotation.remove(ended=not keep)
-            self.session.close()
-            if not keep:
-                shutil.rmtree(self.session.folder, ignore_errors=True)
-        self.session = self.tools = self.activeSegment = self._annotation = self._clicks = None
+            self._annotation.remove(ended=ended)
+        self.session = self.tools = self.activeSegment = self._annotation = self._clicks = self._desk = None
         self.changed()
 
     @property
     def clickNodes(self):
         """The fiducial nodes by polarity: True for points inside, False for points outside."""
         return self._clicks.nodes
+
+    @property
+    def volumeNode(self):
+        """The volume of the session; None without one."""
+        return None if self._annotation is None else self._annotation.volumeNode
+
+    @property
+    def segmentationNode(self):
+        """The segmentation of the session; None without one."""
+        return None if self._annotation is None else self._annotation.segmentationNode
+
+    @property
+    def undoName(self):
+        """What undo would take back, in words; None if nothing."""
+        return self._annotation.news.undoName
+
+    @property
+    def redoName(self):
+        """What redo would bring back, in words; None if nothing."""
+        return self._annotation.news.redoName
 
     @property
     def activeLabel(self):
@@ -126,28 +140,56 @@ class SessionLogic:
         self._annotation.setLocked(identifier, locked)
         self.changed()
 
+    def say(self, prompt):
+        """A prompt in the session's own space (InteractiveLearningLib/prompts.py)."""
+        self._check()
+        return self._turn(self._annotation.apply(prompt))
+
     def click(self, point, positive):
         """A point (world RAS) is, or is not, part of the active segment."""
-        self._ready()
-        self._apply(shapes.clickAt(point, positive, self._canvas()))
+        self._check()
+        return self.say(shapes.clickAt(point, positive, self._canvas()))
 
     def draw(self, tool, positive, drawn):
         """A shape of one of the Tools is finished: see Tools.drawn."""
-        self._ready()
-        self._apply(shapes.promptOf(tool, positive, drawn, self._canvas()))
+        self._check()
+        return self.say(shapes.promptOf(tool, positive, drawn, self._canvas()))
 
     def setLimits(self, axis, lower, upper):
         """The active segment lies between these slices of an array axis, both included."""
         from InteractiveLearningLib.prompts import Limits
 
-        self._ready()
-        self._apply(Limits.on(self.session.grid, axis, lower, upper, self.activeLabel))
+        self._check()
+        return self.say(Limits.on(self.session.grid, axis, lower, upper, self.activeLabel))
 
-    def proposeLimits(self):
-        """(axis, first, last slice) between which the active segment seems to lie; None if nothing tells."""
-        self._ready()
-        limits = self.session.propose_limits(self.activeLabel)
-        return None if limits is None else (limits.axis, *limits.indices(self.session.grid))
+    def confirmSlice(self, axis, index):
+        """The mask of the active segment is right in this slice: it becomes an outline as it is."""
+        self._check()
+        return self._turn(self._confirmed(axis, index, self.activeLabel))
+
+    def _confirmed(self, axis, index, label):
+        from InteractiveLearningLib.prompts import Outline
+
+        mask = self._annotation.mask.take(index, axis) == label
+        yield from self._annotation.apply(Outline.on(self.session.grid, axis, index, mask, label))
+
+    def proposeLimits(self, then=None):
+        """Value: (axis, first, last slice, True) between which the active segment seems to lie; if nothing tells, all
+        slices of the handiest axis, and False."""
+        self._check()
+        return self._turn(self._proposed(self.activeLabel), then)
+
+    def _proposed(self, label):
+        session = self.session
+
+        def think():
+            limits = session.propose_limits(label)
+            if limits is not None:
+                return (limits.axis, *limits.indices(session.grid), True)
+            axis = session.handiest_axis()
+            return axis, 0, session.grid.shape[axis] - 1, False
+
+        return (yield think)
 
     def planes(self):
         """(name of the anatomical plane, number of slices) along each array axis."""
@@ -156,30 +198,36 @@ class SessionLogic:
         grid = self.session.grid
         return [(plane_name(grid, axis), count) for axis, count in enumerate(grid.shape)]
 
-    def takeEdits(self):
-        """Take in what other tools did to the segments; returns how many slices became outlines."""
+    def takeEdits(self, then=None):
+        """Take in what other tools did to the segments. Value: how many slices became outlines."""
         self._check()
-        count = self._annotation.takeEdits()
+        return self.turns.take(self._taken(), then)
+
+    def _taken(self):
+        self._check()
+        count = yield from self._annotation.takeEdits()
         self._show()
         return count
 
     def undo(self):
         """Take the last step back: a click, a shape, or a stroke of many slices, with its masks."""
-        self._ready()
-        self._annotation.undo()
-        self._show()
+        self._check()
+        return self._turn(self._annotation.undo())
 
     def redo(self):
         """Bring back what was taken back last."""
-        self._ready()
-        self._annotation.redo()
-        self._show()
+        self._check()
+        return self._turn(self._annotation.redo())
 
-    def nextSlice(self, axis=None):
-        """Where to look next, along an axis or the best one: jumps there and returns the Suggestion, or a sentence if
+    def nextSlice(self, axis=None, then=None):
+        """Where to look next, along an axis or the best one: jumps there. Value: the Suggestion, or a sentence if
         nowhere. What reflection doubted of the image counts, too."""
-        self._ready()
-        suggestion = self.session.suggest(self.activeLabel, axis, doubtArray(self._annotation.volumeNode))
+        self._check()
+        return self._turn(self._next(self.activeLabel, axis), then)
+
+    def _next(self, label, axis):
+        session, doubt = self.session, doubtArray(self._annotation.volumeNode)
+        suggestion = yield lambda: session.suggest(label, axis, doubt)
         if not isinstance(suggestion, str):
             self.showSlice(suggestion.axis, suggestion.index)
         return suggestion
@@ -187,47 +235,44 @@ class SessionLogic:
     def showSlice(self, axis, index):
         """Jump to a slice, where the active segment is in it."""
         self._check()
-        here = (self._annotation.mask == self.activeLabel).take(index, axis)
+        here = self._annotation.mask.take(index, axis) == self.activeLabel
         middle = np.argwhere(here).mean(axis=0) if here.any() else (np.array(here.shape) - 1) / 2
         point = mrml.worldFromIndex(np.insert(middle, axis, index), self._annotation.volumeNode)
         views.jumpTo(self.scene, point, axis, self._annotation.volumeNode)
 
-    def confirmSlice(self, axis, index):
-        """The mask of the active segment is right in this slice: it becomes an outline as it is."""
-        from InteractiveLearningLib.prompts import Outline
-
-        self._ready()
-        mask = (self._annotation.mask == self.activeLabel).take(index, axis)
-        self._apply(Outline.on(self.session.grid, axis, index, mask, self.activeLabel))
-
     def estimatedDice(self):
         """Dice to be expected of the active segment's mask, 0..1, from how well each outlined slice is predicted by the
         others; None if nothing can be told yet."""
-        outlined = self.session.state(self.activeLabel).outlines
-        return self.session.result(self.activeLabel).estimated_dice if outlined else None
+        return self._annotation.news.dice.get(self.activeLabel)
 
-    def exportLog(self, path):
+    def exportLog(self, path, then=None):
         """Write everything that happened in the session to a JSON file, for an audit."""
-        from RefSegLib.durable import write_durably
-
         self._check()
-        try:
-            write_durably(Path(path), json.dumps(self.session.export_log(), indent=1).encode())
-        except OSError as error:
-            raise RefSegError(f"The log could not be written to '{path}': {error.strerror}.") from error
+        session = self.session
 
-    def accept(self, model, patient):
-        """Keep the case for good, then end the session; returns the id under which it is kept."""
-        identifier = self.learning.accept(self.acceptedCase(model, patient, self.spec(model)))
-        self.endSession()
+        def think():
+            from RefSegLib.durable import write_durably
+
+            try:
+                write_durably(Path(path), json.dumps(session.export_log(), indent=1).encode())
+            except OSError as error:
+                raise RefSegError(f"The log could not be written to '{path}': {error.strerror}.") from error
+
+        def turn():
+            yield think
+
+        return self.turns.take(turn(), then)
+
+    def accept(self, model, patient, then=None):
+        """Keep the case for good, then end the session. Value: the id under which it is kept."""
+        self._check()
+        return self._turn(self._accepted(model, patient), then)
+
+    def _accepted(self, model, patient):
+        session, desk = self.session, self._desk
+        identifier = yield lambda: desk.accept(session, model, patient)
+        self._leave(ended=True)
         return identifier
-
-    def acceptedCase(self, model, patient, spec):
-        """What the replay store is to keep of this session. spec: of the model that learns from it."""
-        from InteractiveLearningLib.accepting import accepted_case
-
-        self._ready()
-        return accepted_case(self.session, model, patient, spec)
 
     def _onClick(self, point, positive):
         self._later(lambda: self._used(lambda: self.click(point, positive)))
@@ -241,16 +286,16 @@ class SessionLogic:
             if self.session is not None:
                 work()
         except RefSegError as error:
+            self._failed(error)
+
+    def _failed(self, error):
+        if self.session is not None:
             self._showClicks()
-            self.failed(error)
+        self.failed(error)
 
     def _canvas(self):
         """What shapes need to know to become prompts."""
         return shapes.Canvas(self.scene, self._annotation.volumeNode, self.session.grid, self.activeLabel)
-
-    def _apply(self, prompt):
-        self._annotation.apply(prompt)
-        self._show()
 
     def _check(self):
         """Raise BadInput if there is no session, or its nodes are gone."""
@@ -258,19 +303,28 @@ class SessionLogic:
             raise BadInput("No session has been started.")
         self._annotation.check(self.scene)
 
-    def _ready(self):
-        """Check, and take in what other tools did."""
+    def _turn(self, work, then=None):
+        """Take in what other tools did, then do the work of a session."""
+        return self.turns.take(self._inOrder(work), then)
+
+    def _inOrder(self, work):
         self._check()
-        self._annotation.takeEdits()
+        yield from self._annotation.takeEdits()
+        value = yield from work
+        if self.session is not None:
+            self._show()
+        return value
 
     def _show(self):
         self._showClicks()
         self.changed()
 
     def _showClicks(self):
+        if self.turns.waiting:  # points whose turn has not come are no less true
+            return
         from InteractiveLearningLib.prompts import Click
 
-        clicks = [prompt for prompt in self._annotation.prompts() if isinstance(prompt, Click)]
+        clicks = [prompt for prompt in self._annotation.news.prompts if isinstance(prompt, Click)]
         places = [self.session.grid.to_index(click.point) for click in clicks]
         points = [mrml.worldFromIndex(place, self._annotation.volumeNode) for place in places]
         self._clicks.show([(point, click.positive) for point, click in zip(points, clicks, strict=True)])

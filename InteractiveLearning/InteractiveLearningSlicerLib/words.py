@@ -28,12 +28,12 @@ def limits(name, plane, proposed):
     """Where does a segment begin and end? proposed: (axis, first, last), or None if nothing tells."""
     if proposed is None:
         return _(
-            "Where does '{name}' begin and end? Set the first and the last {plane} slice, and press Use these limits: "
+            "Where does '{name}' begin and end? Set the first and the last {plane} slice, and press Use limits: "
             "nothing else helps as much. Or start to draw."
         ).format(name=name, plane=plane)
     return _(
         "'{name}' seems to lie in the {plane} slices {first} to {last}. Correct the numbers where they are wrong, and "
-        "press Use these limits: nothing else helps as much."
+        "press Use limits: nothing else helps as much."
     ).format(name=name, plane=plane, first=proposed[1], last=proposed[2])
 
 

@@ -368,7 +368,7 @@ def few_sessions(tmp_path, monkeypatch):
 
 def begun_by(sessions: Sessions, user: str) -> str:
     image, _ = an_image(2)
-    return sessions.create(user, SessionMessage(volume=wire.volume_id(image), labels=LABELS), image)
+    return sessions.create(user, SessionMessage(volume=wire.volume_id(image), labels=LABELS), image)[0]
 
 
 def test_a_user_opening_many_sessions_has_the_last_in_memory_and_all_of_them(few_sessions):

@@ -1,19 +1,18 @@
-"""The Interactive Learning module's logic on real MRML scenes: clicks, undo, next slice, accepting, learning."""
+"""The Interactive Learning module's logic on real MRML scenes: clicks, undo, next slice, accepting."""
 
-import json
-import time
+from dataclasses import replace
 
 import numpy as np
-import psutil
 import pytest
 import slicer
+from InteractiveLearningLib.accepting import named_values
+from InteractiveLearningLib.desk import FolderDesk
 from InteractiveLearningLib.prompts import Click
 from InteractiveLearningLib.replay import ReplayStore
-from InteractiveLearningLib.service.audit import Action, AuditLog
 from InteractiveLearningSlicerLib import checks, segments
 from InteractiveLearningSlicerLib.beginning import SESSION
-from InteractiveLearningSlicerLib.learning_logic import LearningLogic
 from RefSegLib.errors import BadInput
+from RefSegLib.models.store import ModelStore
 from RefSegLib.volume.grid import Grid
 from RefSegSlicerLib import mrml
 from RefSegSlicerLib.checks import MOVE, TURN, addVolume
@@ -154,7 +153,9 @@ def test_any_box_of_any_label_map_is_written_whatever_lies_around(an_empty_scene
         box = tuple(map(slice, lower, upper))
         before = shown[box].copy()
         shown[box] = rng.choice([0, *values.values()], shown[box].shape)
-        segments.writeBox(before, shown[box], lower, node, volume, values)
+        changes = segments.changesOf(before, shown[box], values.values())
+        moved = [replace(change, lower=change.lower + lower) for change in changes]
+        segments.write(moved, node, volume, values)
         for name, value in values.items():
             assert np.array_equal(mrml.segmentArray(node, name, volume), shown == value), name
         for name, mask in foreign.items():
@@ -163,10 +164,13 @@ def test_any_box_of_any_label_map_is_written_whatever_lies_around(an_empty_scene
 
 def test_only_the_changed_box_is_written(a_case, monkeypatch):
     written = []
-    original = segments.writeBox
-    monkeypatch.setattr(
-        segments, "writeBox", lambda before, *rest: (written.append(before.size), original(before, *rest))
-    )
+    original = segments.write
+
+    def write(changes, *rest):
+        written.extend(change.gained.size for change in changes)
+        original(changes, *rest)
+
+    monkeypatch.setattr(segments, "write", write)
     a_case.start()
     a_case.logic.click(a_case.world((7, 8, 9)), True)
     assert 1 < written[-1] < np.prod(a_case.grid.shape) / 2
@@ -285,27 +289,31 @@ def test_every_plane_has_its_next_slice_and_what_reflection_doubts_is_asked_for(
     assert "reflection doubts" in asked.reason
 
 
-# Accepting and learning, with a real store, a real (untrained) model and the real learner process.
+# Accepting, with a real store and a real (untrained) model.
 
 
 @pytest.fixture
-def a_learning_store(tmp_path):
+def a_store(tmp_path):
+    """A store with a tiny model of random weights."""
     from benchmarks.tiny_learning import an_untrained_version
 
     an_untrained_version(tmp_path / "home")
-    learning = LearningLogic(tmp_path / "home")
-    yield learning
-    learning.stopLearner()
+    return ModelStore(tmp_path / "home")
 
 
-def test_an_accepted_case_is_kept_with_the_models_own_values(a_case, a_learning_store):
+def begun(case, store):
+    known = named_values(store.load("balls").spec)
+    case.logic.startSession(case.volume, case.segmentation, FolderDesk(case.folder, store.home), known=known)
+
+
+def test_an_accepted_case_is_kept_with_the_models_own_values(a_case, a_store):
     a_case.add("something else")
-    spec = a_learning_store.models.load("balls").spec
-    a_case.start(spec=spec)
+    begun(a_case, a_store)
     a_case.logic.activeSegment = "dim"
     a_case.logic.click(a_case.world((13, 15, 18)), True)
-    identifier = a_learning_store.accept(a_case.logic.acceptedCase("balls", "patient 7", spec))
-    replay = ReplayStore(a_learning_store.home)
+    identifier = a_case.logic.accept("balls", "patient 7")
+    assert a_case.logic.session is None and not any(a_case.folder.iterdir())
+    replay = ReplayStore(a_store.home)
     kept = replay.load(identifier)
     replay.close()
     assert kept.label_names == ("bright", "dim")
@@ -314,87 +322,21 @@ def test_an_accepted_case_is_kept_with_the_models_own_values(a_case, a_learning_
     assert kept.image.grid.same_as(mrml.worldGrid(a_case.volume))
 
 
-def test_a_case_the_model_does_not_know_is_refused(a_case, a_learning_store):
-    spec = a_learning_store.models.load("balls").spec
+def test_a_case_the_model_does_not_know_is_refused_and_the_session_stays(a_case, a_store):
     stranger = a_case.add("stranger")
-    a_case.start(spec=spec)
+    begun(a_case, a_store)
     a_case.logic.activeSegment = stranger
     a_case.logic.click(a_case.world((7, 8, 9)), True)
     with pytest.raises(BadInput, match="bright, dim"):
-        a_case.logic.acceptedCase("balls", "p", spec)
+        a_case.logic.accept("balls", "p")
+    assert a_case.logic.session is not None and a_case.voxels(stranger)[7, 8, 9]
 
 
 def test_left_and_right_get_the_values_of_their_boxes():
     from pathlib import Path
 
-    from InteractiveLearningLib.accepting import named_values
     from RefSegLib.models.spec import SegmenterSpec
 
     file = Path(__file__).parents[2] / "Resources" / "specs" / "hippocampus.json"
     values = named_values(SegmenterSpec.model_validate_json(file.read_text()))
     assert values["Left posterior hippocampus"] == 2 and values["Right anterior hippocampus"] == 3
-
-
-def test_what_was_learnt_is_read_from_files_with_its_reason(a_case, a_learning_store):
-    from InteractiveLearningLib.learner import Learner
-    from InteractiveLearningLib.learning import LearningSettings
-
-    spec = a_learning_store.models.load("balls").spec
-    a_case.start(spec=spec)
-    a_case.logic.click(a_case.world((7, 8, 9)), True)
-    assert a_learning_store.status("balls") == "Nothing has been learnt yet."
-    a_learning_store.accept(a_case.logic.acceptedCase("balls", "p", spec))
-    learner = Learner(a_learning_store.home, "balls", LearningSettings(iterations=1))
-    (verdict,) = learner.work()
-    learner.close()
-    assert a_learning_store.status("balls") == verdict.reason
-    versions = a_learning_store.versions("balls")
-    assert versions[0] == (verdict.candidate, False, verdict.reason) and versions[1][1]
-    a_learning_store.models.activate("balls", verdict.candidate)
-    assert a_learning_store.rollBack("balls") == versions[1][0]
-
-
-def test_the_service_learns_what_was_accepted_rolls_back_and_ends_when_nobody_needs_it(a_case, a_learning_store):
-    """Started by a thread, so that nothing waits for it; killed in the middle, it is started again."""
-    learning, spec = a_learning_store, a_learning_store.models.load("balls").spec
-    told = learning.home / "service" / "local.json"
-    a_case.start(spec=spec)
-    a_case.logic.click(a_case.world((7, 8, 9)), True)
-    learning.accept(a_case.logic.acceptedCase("balls", "p", spec))
-    started = time.monotonic()
-    learning.startLearner("balls")
-    learning.startLearner("balls")  # one is enough
-    assert learning.status("balls") and time.monotonic() - started < 1
-    soon(learning.learnerRuns)
-    killed = json.loads(told.read_bytes())["pid"]
-    psutil.Process(killed).kill()
-    soon(lambda: told.exists() and json.loads(told.read_bytes())["pid"] != killed)
-    other = learning.models.add(spec, learning.models.load("balls").segmenter()).version
-
-    def rolled_back_by_the_service():
-        learning.models.activate("balls", other)
-        assert learning.rollBack("balls") == "1"
-        return Action.ROLL_BACK in [entry.action for entry in AuditLog(learning.home).entries()]
-
-    soon(rolled_back_by_the_service)  # while it starts it is done without it
-    pid = json.loads(told.read_bytes())["pid"]
-    learning.stopLearner()
-    soon(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
-    assert not told.exists() and not learning.learnerRuns()
-    assert learning.status("balls") != ""
-
-
-def test_a_python_that_cannot_learn_is_told_where_the_learner_would_be(a_learning_store):
-    learning = LearningLogic(a_learning_store.home, "/no/python")
-    learning.startLearner("balls")
-    soon(lambda: "could not be started" in learning.status("balls"))
-    assert "kept" in learning.status("balls")
-    learning.stopLearner()
-
-
-def soon(true, seconds=200):
-    """Wait until something is true."""
-    until = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < until
-        time.sleep(0.02)

@@ -27,15 +27,15 @@ def say_much(case):
     logic.activeSegment = "bright"
     logic.setLimits(0, 2, 12)
     for index in (4, 7, 10):
-        logic._apply(Outline.on(grid, 0, index, case.balls[0][index], 1))
+        logic.say(Outline.on(grid, 0, index, case.balls[0][index], 1))
     logic.click(case.world((6, 9, 12)), True)
     logic.click(case.world((8, 5, 9)), False)
     logic.activeSegment = "dim"
-    logic._apply(Scribble(tuple(map(tuple, grid.to_world([(13, 15, n) for n in range(15, 20)]))), True, 2, 0))
-    logic._apply(Box((tuple(grid.to_world((8, 9, 11))), tuple(grid.to_world((17, 21, 25)))), 2))
+    logic.say(Scribble(tuple(map(tuple, grid.to_world([(13, 15, n) for n in range(15, 20)]))), True, 2, 0))
+    logic.say(Box((tuple(grid.to_world((8, 9, 11))), tuple(grid.to_world((17, 21, 25)))), 2))
     angles = np.linspace(0, 2 * np.pi, 9, endpoint=False)
     circle = np.stack([13 + 0.8 * np.cos(angles) * 2, 15 + 3 * np.sin(angles), 18 + 3 * np.cos(angles)], axis=1)
-    logic._apply(outline_of(grid, tuple(map(tuple, grid.to_world(circle))), 2))
+    logic.say(outline_of(grid, tuple(map(tuple, grid.to_world(circle))), 2))
     logic.click(case.world((13, 13, 18)), False)
     for _ in range(2):
         logic.undo()
@@ -201,7 +201,7 @@ def test_a_crop_of_the_volume_takes_what_lies_in_it(a_case):
     a_case.start()
     grid = a_case.logic.session.grid
     for index in (4, 10):
-        a_case.logic._apply(Outline.on(grid, 0, index, a_case.balls[0][index], 1))
+        a_case.logic.say(Outline.on(grid, 0, index, a_case.balls[0][index], 1))
     a_case.logic.click(a_case.world((3, 8, 9)), True)
     a_case.logic.click(a_case.world((9, 8, 9)), True)
     masks = segments_of(a_case)
@@ -223,7 +223,7 @@ def test_a_slice_changed_without_a_session_stays_as_it_was_changed(a_case):
     a_case.start()
     grid = a_case.logic.session.grid
     for index in (4, 7, 10):
-        a_case.logic._apply(Outline.on(grid, 0, index, a_case.balls[0][index], 1))
+        a_case.logic.say(Outline.on(grid, 0, index, a_case.balls[0][index], 1))
     a_case.logic.endSession()
     changed = a_case.voxels("bright")
     changed[7] = checks.ball(a_case.grid, (7, 10, 12), 4)[7]
@@ -258,9 +258,9 @@ def test_tags_are_small_and_hold_nothing_that_files_of_segmentations_cannot(a_ca
     segment = a_case.segment("bright")
     for count in (1, 40):
         outlines = [Outline.on(grid, 0, n, drawn, 1) for n in range(count)]
-        memory.remember(a_case.segmentation, outlines, grid, grid, {"bright": 1})
+        memory.remember(a_case.segmentation, memory.textsOf(outlines, grid, grid, {"bright": 1}))
         size = len(memory.stored(segment))
         assert size < 200 + 450 * count
     assert "|" not in memory.stored(segment) and memory.stored(segment).isascii()
-    memory.remember(a_case.segmentation, [], grid, grid, {"bright": 1})
+    memory.remember(a_case.segmentation, memory.textsOf([], grid, grid, {"bright": 1}))
     assert not segment.HasTag(memory.TAG)

@@ -1,6 +1,5 @@
 """Both panels, driven by events as a person would, on the stand-in for Slicer; pictures of them for people."""
 
-import json
 import os
 import threading
 import time
@@ -10,7 +9,6 @@ import numpy as np
 import pytest
 import shiboken6
 import slicer
-from InteractiveLearningSlicerLib.checks import addCase
 from RefSegLib.errors import BadInput
 from RefSegLib.jobs import Job, Segmented
 from RefSegLib.models.spec import Label
@@ -57,14 +55,6 @@ def closed(widget):
 def a_segmentation_panel(an_empty_scene, settings):
     """The panel of RefSeg Segmentation."""
     widget = opened("RefSegSlicer")
-    yield widget
-    closed(widget)
-
-
-@pytest.fixture
-def a_learning_panel(an_empty_scene, settings):
-    """The panel of Interactive Learning."""
-    widget = opened("InteractiveLearning")
     yield widget
     closed(widget)
 
@@ -293,255 +283,15 @@ def test_a_python_of_the_settings_starts_without_slicers_libraries(settings, mon
     assert packages.python() == "/opt/engine/bin/python" and packages.environment() == {"PATH": "/usr/bin"}
 
 
-# Interactive Learning
-
-
-def started(widget, scene):
-    """A session that a person has begun."""
-    volume, segmentation, inside = addCase(scene)
-    volume.SetName("patient12_visit2")
-    segmentation.GetSegmentation().GetSegment("ball").SetName("bright")
-    widget.ui.volumeSelector.setCurrentNode(volume)
-    widget.ui.segmentationSelector.setCurrentNode(segmentation)
-    widget.ui.startButton.click()
-    assert widget.logic.session is not None, widget.ui.statusLabel.text
-    middle = tuple(np.argwhere(inside)[inside.sum() // 2].tolist())
-    return volume, segmentation, middle
-
-
-def test_a_session_needs_a_volume_and_segments_and_says_why(a_learning_panel, an_empty_scene):
-    ui = a_learning_panel.ui
-    assert not ui.startButton.enabled and ui.startButton.toolTip == "Choose a volume."
-    assert not ui.corrections.enabled
-    picture(a_learning_panel, "learning-1-start")
-    ui.volumeSelector.setCurrentNode(addVolume(an_empty_scene, FLIPPED))
-    assert "Choose or create a segmentation" in ui.startButton.toolTip
-    ui.segmentationSelector.addNode()
-    assert ui.startButton.enabled
-    ui.startButton.click()
-    assert "has no segments" in ui.statusLabel.text and a_learning_panel.logic.session is None
-
-
-def placed():
-    """The markup that the mouse sets down."""
-    selection = slicer.app.applicationLogic().GetSelectionNode()
-    return slicer.mrmlScene.GetNodeByID(selection.GetActivePlaceNodeID())
-
-
-def test_clicks_undo_and_next_slice_through_the_panel(a_learning_panel, an_empty_scene):
-    widget, ui = a_learning_panel, a_learning_panel.ui
-    volume, segmentation, middle = started(widget, an_empty_scene)
-    assert ui.patientEdit.text == "patient12"
-    assert not ui.undoButton.enabled and not ui.inputs.enabled
-    ui.pointsButton.click()
-    interaction = slicer.app.applicationLogic().GetInteractionNode()
-    assert interaction.GetCurrentInteractionMode() == interaction.Place and ui.pointsButton.checked
-    placed().AddControlPointWorld(*mrml.worldFromIndex(middle, volume), "")
-    slicer.app.processEvents()
-    assert mrml.segmentArray(segmentation, "ball", volume)[middle]
-    assert ui.undoButton.enabled and "positive click for bright" in ui.undoButton.toolTip
-    ui.nextButton.click()
-    assert len(ui.statusLabel.text) > 20
-    ui.undoButton.click()
-    assert not mrml.segmentArray(segmentation, "ball", volume).any()
-    assert ui.redoButton.enabled and not ui.undoButton.enabled
-    ui.redoButton.click()
-    ui.axisSelector.setCurrentIndex(0)
-    assert (ui.firstSliceBox.value, ui.lastSliceBox.value) == (0, volume.GetImageData().GetDimensions()[2] - 1)
-    ui.firstSliceBox.setValue(middle[0])
-    ui.lastSliceBox.setValue(middle[0])
-    ui.limitsButton.click()
-    found = mrml.segmentArray(segmentation, "ball", volume)
-    assert found[middle[0]].any() and found.sum() == found[middle[0]].sum()
-    ui.endButton.click()
-    assert widget.logic.session is None and not ui.corrections.enabled and ui.inputs.enabled
-    assert interaction.GetCurrentInteractionMode() != interaction.Place
-
-
-def test_every_tool_has_a_button_that_is_down_while_it_is_in_hand(a_learning_panel, an_empty_scene):
-    widget, ui = a_learning_panel, a_learning_panel.ui
-    started(widget, an_empty_scene)
-    buttons = {name: getattr(ui, f"{name}Button") for name in ("points", "scribble", "lasso", "curve", "box")}
-    for name, button in buttons.items():
-        button.click()
-        assert [other for other, b in buttons.items() if b.checked] == [name] == [widget.logic.tools.tool]
-        signed = name not in ("curve", "box")
-        assert ui.insideButton.enabled is signed is ui.outsideButton.enabled
-        assert ("inside of their own" in ui.insideButton.toolTip) is not signed
-    buttons["scribble"].click()
-    ui.outsideButton.click()
-    assert widget.logic.tools.positive is False and ui.outsideButton.checked and not ui.insideButton.checked
-    buttons["scribble"].click()
-    assert widget.logic.tools.tool is None and not buttons["scribble"].checked
-    buttons["lasso"].click()
-    slicer.app.applicationLogic().GetInteractionNode().SwitchToViewTransformMode()  # a right click
-    slicer.app.processEvents()
-    assert not buttons["lasso"].checked
-    buttons["points"].click()
-    widget.exit()
-    assert not buttons["points"].checked
-
-
-def test_limits_are_asked_for_first_and_proposed(a_learning_panel, an_empty_scene):
-    widget, ui = a_learning_panel, a_learning_panel.ui
-    volume, segmentation, inside = addCase(an_empty_scene)
-    slicer.util.updateSegmentBinaryLabelmapFromArray(inside.astype(np.uint8), segmentation, "ball", volume)
-    view = an_empty_scene.AddNewNodeByClass("vtkMRMLSliceNode")
-    ui.volumeSelector.setCurrentNode(volume)
-    ui.segmentationSelector.setCurrentNode(segmentation)
-    ui.startButton.click()
-    axis = ui.axisSelector.currentIndex
-    slices = np.flatnonzero(inside.any(axis=tuple({0, 1, 2} - {axis})))
-    assert (ui.firstSliceBox.value, ui.lastSliceBox.value) == (slices[0], slices[-1])
-    plane = widget.logic.planes()[axis][0]
-    assert f"'ball' seems to lie in the {plane} slices {slices[0]} to {slices[-1]}" in ui.statusLabel.text
-    assert ui.axisSelector.currentText == f"{plane} slices"
-    picture(widget, "learning-2-limits")
-    ui.firstSliceBox.setValue(slices[1])
-    origin = slicer.util.arrayFromVTKMatrix(view.GetSliceToRAS())[:3, 3]
-    assert mrml.indexFromWorld(origin, volume)[axis] == pytest.approx(slices[1], abs=1e-3)
-    an_empty_scene.RemoveNode(view)
-    ui.limitsButton.click()
-    found = mrml.segmentArray(segmentation, "ball", volume)
-    assert np.flatnonzero(found.any(axis=tuple({0, 1, 2} - {axis}))).tolist() == slices[1:].tolist()
-    ui.segmentSelector.setCurrentIndex(1)
-    assert "Where does 'rest' begin and end?" in ui.statusLabel.text
-    assert ui.lastSliceBox.value == widget.logic.planes()[ui.axisSelector.currentIndex][1] - 1
-
-
-def test_painting_enters_the_session_by_itself_and_the_estimate_is_shown(a_learning_panel, an_empty_scene):
-    widget, ui = a_learning_panel, a_learning_panel.ui
-    volume, segmentation, inside = addCase(an_empty_scene)
-    ui.volumeSelector.setCurrentNode(volume)
-    ui.segmentationSelector.setCurrentNode(segmentation)
-    ui.startButton.click()
-    assert "Not known yet" in ui.qualityLabel.text
-    assert not ui.confirmButton.enabled and ui.confirmButton.toolTip == "Press Next slice first."
-    painted = np.zeros_like(inside)
-    painted[[5, 7, 9]] = inside[[5, 7, 9]]
-    slicer.util.updateSegmentBinaryLabelmapFromArray(painted.astype(np.uint8), segmentation, "ball", volume)
-    until(lambda: "painted slices are outlines" in ui.statusLabel.text, 5)
-    assert "3 painted" in ui.statusLabel.text and len(widget.logic.session.prompts()) == 3
-    assert mrml.segmentArray(segmentation, "ball", volume)[6].any()
-    assert "Estimated Dice from the outlined slices: " in ui.qualityLabel.text
-    assert "each predicted from the others" in ui.qualityLabel.text
-    ui.nextButton.click()
-    assert "slice" in ui.statusLabel.text and ui.confirmButton.enabled
-    picture(widget, "learning-3-session")
-    count = len(widget.logic.session.prompts())
-    mask = mrml.segmentArray(segmentation, "ball", volume)
-    index, axis = widget.corrections._suggestion.index, widget.corrections._suggestion.axis
-    ui.confirmButton.click()
-    outline = widget.logic.session.prompts()[count]
-    assert (outline.axis, outline.index) == (axis, index)
-    assert np.array_equal(outline.mask, mask.take(index, axis)) and not ui.confirmButton.enabled
-    ui.undoButton.click()
-    ui.undoButton.click()
-    assert not widget.logic.session.prompts() and not mrml.segmentArray(segmentation, "ball", volume).any()
-
-
-def test_a_locked_segment_says_why_nothing_can_be_drawn_in_it(a_learning_panel, an_empty_scene):
-    widget, ui = a_learning_panel, a_learning_panel.ui
-    volume, segmentation, middle = started(widget, an_empty_scene)
-    ui.scribbleButton.click()
-    ui.lockedBox.click()
-    assert widget.logic.tools.tool is None
-    for button in (ui.pointsButton, ui.scribbleButton, ui.boxButton, ui.limitsButton):
-        assert not button.enabled and "This segment is locked" in button.toolTip
-    picture(widget, "learning-4-locked")
-    ui.segmentSelector.setCurrentIndex(1)
-    assert not ui.lockedBox.checked and ui.pointsButton.enabled and "Click points" in ui.pointsButton.toolTip
-    ui.segmentSelector.setCurrentIndex(0)
-    assert ui.lockedBox.checked
-    ui.lockedBox.click()
-    assert ui.pointsButton.enabled
-    widget.logic.click(mrml.worldFromIndex(middle, volume), True)
-    assert mrml.segmentArray(segmentation, "ball", volume)[middle]
-
-
-def test_the_log_is_exported_for_an_audit(a_learning_panel, an_empty_scene, tmp_path, monkeypatch):
-    import qt
-
-    widget, ui = a_learning_panel, a_learning_panel.ui
-    volume, _, middle = started(widget, an_empty_scene)
-    widget.logic.click(mrml.worldFromIndex(middle, volume), True)
-    file = tmp_path / "log.json"
-    monkeypatch.setattr(qt.QFileDialog, "getSaveFileName", lambda *asked: "")
-    ui.exportButton.click()
-    assert not list(tmp_path.glob("*.json"))
-    monkeypatch.setattr(qt.QFileDialog, "getSaveFileName", lambda *asked: str(file))
-    ui.exportButton.click()
-    assert str(file) in ui.statusLabel.text
-    assert json.loads(file.read_text()) == json.loads(json.dumps(widget.logic.session.export_log()))
-    assert "click" in file.read_text()
-    monkeypatch.setattr(qt.QFileDialog, "getSaveFileName", lambda *asked: str(tmp_path))
-    ui.exportButton.click()
-    assert "could not be written" in ui.statusLabel.text
-
-
-def test_what_is_known_of_earlier_sessions_is_told(a_learning_panel, an_empty_scene):
-    widget, ui = a_learning_panel, a_learning_panel.ui
-    volume, _, middle = started(widget, an_empty_scene)
-    widget.logic.click(mrml.worldFromIndex(middle, volume), True)
-    ui.endButton.click()
-    ui.startButton.click()
-    assert "said in earlier sessions is known (1 times)" in ui.statusLabel.text
-    assert not ui.undoButton.enabled
-
-
-def test_an_accepted_case_is_kept_and_the_learner_started(a_learning_panel, an_empty_scene, a_home):
-    from InteractiveLearningLib.replay import ReplayStore
-
-    widget, ui = a_learning_panel, a_learning_panel.ui
-    volume, _, middle = started(widget, an_empty_scene)
-    ui.acceptButton.click()
-    assert "None of the segments has a mask" in ui.statusLabel.text
-    widget.logic.click(mrml.worldFromIndex(middle, volume), True)
-    ui.patientEdit.text = ""
-    assert not ui.acceptButton.enabled and "Name the patient" in ui.acceptButton.toolTip
-    ui.patientEdit.text = "12"
-    ui.acceptButton.click()
-    assert widget.logic.session is None and "Accepted" in ui.statusLabel.text
-    replay = ReplayStore(a_home)
-    assert len(replay.cases("balls")) == 1
-    replay.close()
-    assert ui.versionsList.item(0).text() == "1 (active)" and not ui.rollBackButton.enabled
-    until(widget.logic.learning.learnerRuns, 200)
-    picture(widget, "learning-5-accepted")
-
-
-def test_a_click_outside_is_told_in_the_panel(a_learning_panel, an_empty_scene):
-    started(a_learning_panel, an_empty_scene)
-    a_learning_panel.logic.clickNodes[True].AddControlPointWorld(900, 900, 900, "")
-    slicer.app.processEvents()
-    assert "click inside of it" in a_learning_panel.ui.statusLabel.text
-
-
-def test_closing_the_scene_ends_the_session_and_starting_again_goes_on(a_learning_panel, an_empty_scene):
-    widget, ui = a_learning_panel, a_learning_panel.ui
-    volume, _, middle = started(widget, an_empty_scene)
-    widget.logic.click(mrml.worldFromIndex(middle, volume), True)
-    an_empty_scene.Clear(0)
-    assert widget.logic.session is None and not ui.corrections.enabled and not ui.startButton.enabled
-    volume, segmentation, _ = started(widget, an_empty_scene)
-    assert "goes on" in ui.statusLabel.text
-    assert mrml.segmentArray(segmentation, "ball", volume)[middle]
-
-
-@pytest.mark.parametrize("name", ["RefSegSlicer", "InteractiveLearning"])
+@pytest.mark.parametrize("name", ["RefSegSlicer"])
 def test_a_module_that_is_reloaded_leaves_no_observer_timer_node_or_thread(an_empty_scene, settings, name):
     opened(name).cleanup()  # the singleton parameter node, which every module keeps, is there from now on
     nodes, threads = an_empty_scene.GetNumberOfNodes(), threading.active_count()
     parameters = slicer.util.getNodesByClass("vtkMRMLScriptedModuleNode")
     for _ in range(3):
         widget = opened(name)
-        if name == "InteractiveLearning":
-            volume, segmentation, _middle = started(widget, an_empty_scene)
         widget.cleanup()
         assert not widget._timer.active and not widget.Observations
-        if name == "InteractiveLearning":
-            for node in (segmentation.GetDisplayNode(), segmentation, volume.GetParentTransformNode(), volume):
-                an_empty_scene.RemoveNode(node)
     assert an_empty_scene.GetNumberOfNodes() == nodes and threading.active_count() == threads
     assert slicer.util.getNodesByClass("vtkMRMLScriptedModuleNode") == parameters
     addVolume(an_empty_scene, FLIPPED)  # an observer that was left behind would speak to a dead panel here

@@ -36,7 +36,8 @@ def start() -> None:
     slicer.app = _application(application, logic, scene, qt)
     slicer.mrmlScene = scene
     slicer.modules = SimpleNamespace(**modules)
-    importlib.import_module("slicer_standin.qmrml").install()
+    for widgets in ("qmrml", "qmrml_segments"):
+        importlib.import_module(f"slicer_standin.{widgets}").install()
     # slicer-core imports whatever lies in any folder called slicer on sys.path, so this one joins afterwards.
     slicer.__path__.append(str(HERE / "layer"))
     for name in LAYER:
@@ -99,6 +100,8 @@ def _application(application, logic, scene, qt) -> SimpleNamespace:
         testingEnabled=lambda: True,
         processEvents=lambda *_: application.processEvents(),
         temporaryPath=str(Path(folder.name) / "temporary"),
+        slicerUserSettingsFilePath=str(Path(folder.name) / "Slicer.ini"),
+        topLevelWidgets=qt.QApplication.topLevelWidgets,
         layoutManager=lambda: None,
         moduleManager=lambda: SimpleNamespace(connect=lambda *_: True, disconnect=lambda *_: True),
         settings=qt.QSettings,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,7 @@ class RemoteSession:
     has is looked up before anything is said again, so that nothing enters twice.
 
     id: of the session on the service. grid, structures: see Session. volume: the image. earlier: see Session.create.
+    resumed: True if it was cut off and goes on. reach: gives a client of a service that had to be started again.
     """
 
     def __init__(
@@ -44,8 +45,12 @@ class RemoteSession:
         events: int,
         volume: Volume | None = None,
         earlier: Sequence[Prompt] = (),
+        *,
+        resumed: bool = False,
+        reach: Callable[[], Client] | None = None,
     ) -> None:
         self._client, self.id, self.volume, self.earlier = client, identifier, volume, tuple(earlier)
+        self._reach, self.resumed = reach, resumed
         self._path = f"/sessions/{identifier}"
         # How many events its log has; unsure: unless one has entered whose answer was lost.
         self._events, self._unsure = events, False
@@ -71,11 +76,14 @@ class RemoteSession:
         *,
         channel: int = 0,
         earlier: Sequence[Prompt] = (),
+        name: str | None = None,
+        reach: Callable[[], Client] | None = None,
         progress: Progress = SILENT,
     ) -> RemoteSession:
         """Begin a session; the image is sent unless the service has it.
 
         mask: (k, j, i) label values to begin from, as a model's that is rather sure of them; else see Session.create.
+        name: 32 hex digits; an own session of that name that was cut off goes on, as it is. reach: see the class.
         """
         about = {
             "volume": client.upload(volume, progress),
@@ -83,13 +91,24 @@ class RemoteSession:
             "channel": channel,
             "earlier": [to_dict(prompt) for prompt in earlier],
             "mask": None if mask is None else _packed(mask),
+            "name": name,
         }
-        opened = client.ask("POST", "/sessions", body=about, timeout=LONG_SECONDS, progress=progress)
+        again = name is not None  # the name finds what the first time began
+        opened = client.ask("POST", "/sessions", body=about, again=again, timeout=LONG_SECONDS, progress=progress)
         with client.understood():
-            return cls(client, opened["id"], opened["lease"], opened["state"], 1, volume, earlier)
+            if opened.get("resumed"):
+                return cls.open(client, opened["id"], volume, reach=reach)
+            return cls(client, opened["id"], opened["lease"], opened["state"], 1, volume, earlier, reach=reach)
 
     @classmethod
-    def open(cls, client: Client, identifier: str, volume: Volume | None = None) -> RemoteSession:
+    def open(
+        cls,
+        client: Client,
+        identifier: str,
+        volume: Volume | None = None,
+        *,
+        reach: Callable[[], Client] | None = None,
+    ) -> RemoteSession:
         """Go on with a session of the service (see Client.sessions). Raises NotFound if it is over."""
         path = f"/sessions/{identifier}"
         state = client.ask("GET", path, timeout=LONG_SECONDS)
@@ -97,7 +116,7 @@ class RemoteSession:
             events = client.ask("GET", f"{path}/log")["events"]
             lease = client.ask("POST", f"{path}/alive", again=True)["lease"]
             earlier = [from_dict(prompt) for prompt in events[0]["event"]["earlier"]]
-            return cls(client, identifier, lease, state, len(events), volume, earlier)
+            return cls(client, identifier, lease, state, len(events), volume, earlier, resumed=True, reach=reach)
 
     def __enter__(self) -> RemoteSession:
         return self
@@ -112,7 +131,7 @@ class RemoteSession:
     def discard(self) -> None:
         """End it for good; nothing of it is kept."""
         self.close()
-        self._client.ask("DELETE", self._path)
+        self._ask("DELETE", self._path)
 
     def apply(
         self,
@@ -163,7 +182,7 @@ class RemoteSession:
     def prompts(self) -> list[Prompt]:
         """All prompts that hold, in order."""
         if self._before is None:
-            self._take(self._client.ask("GET", self._path))
+            self._take(self._ask("GET", self._path))
         return [*(self._before or ()), *(prompt for group in self._done for prompt in group)]
 
     def suggest(
@@ -172,7 +191,7 @@ class RemoteSession:
         """See Session.suggest."""
         doubt = None if suspect is None else _packed(np.asarray(suspect).astype(np.float16))
         body = {"label": label, "axis": axis, "suspect": doubt}
-        found = self._client.ask("POST", f"{self._path}/next", body=body, again=True, timeout=LONG_SECONDS)
+        found = self._ask("POST", f"{self._path}/next", body=body, again=True, timeout=LONG_SECONDS)
         if "nothing" in found:
             return str(found["nothing"])
         with self._client.understood():
@@ -182,30 +201,30 @@ class RemoteSession:
     def handiest_axis(self) -> int:
         """See Session.handiest_axis."""
         with self._client.understood():
-            return int(self._client.ask("GET", f"{self._path}/axis")["axis"])
+            return int(self._ask("GET", f"{self._path}/axis")["axis"])
 
     def propose_limits(self, label: int, axis: int | None = None) -> Limits | None:
         """See Session.propose_limits."""
         params = {"label": label} | ({} if axis is None else {"axis": axis})
         with self._client.understood():
-            found = self._client.ask("GET", f"{self._path}/limits", params=params, timeout=LONG_SECONDS)["limits"]
+            found = self._ask("GET", f"{self._path}/limits", params=params, timeout=LONG_SECONDS)["limits"]
             return None if found is None else from_dict(found)
 
     def estimated_dice(self, label: int) -> float | None:
         """Dice to be expected of a label's mask, 0..1; None if nothing can be told yet."""
         with self._client.understood():
-            return self._client.ask("GET", f"{self._path}/estimate", params={"label": label})["dice"]
+            return self._ask("GET", f"{self._path}/estimate", params={"label": label})["dice"]
 
     def export_log(self) -> list[dict[str, Any]]:
         """Every event with its number and time, for an audit."""
         with self._client.understood():
-            return list(self._client.ask("GET", f"{self._path}/log")["events"])
+            return list(self._ask("GET", f"{self._path}/log")["events"])
 
     def accept(self, model: str, patient: str, *, site: str = "", consent: bool = True) -> str:
         """Keep the case for good, for `model` to learn; returns its id. The session is over then."""
         body = {"model": model, "patient": patient, "site": site, "consent": consent}
         # Sent again if the answer was lost: the case has the id of the session, so it is kept once.
-        answer = self._client.ask("POST", f"{self._path}/accept", body=body, again=True, timeout=LONG_SECONDS)
+        answer = self._ask("POST", f"{self._path}/accept", body=body, again=True, timeout=LONG_SECONDS)
         self.close()
         with self._client.understood():
             return str(answer["case"])
@@ -220,13 +239,13 @@ class RemoteSession:
         try:
             answer = self._client.ask("POST", path, **asked)
         except Unreachable as error:
-            if not error.sent:
+            if not error.sent and self._reach is None:
                 raise
-            self._unsure = True
-            if len(self.export_log()) > self._events:  # it has entered
+            self._unsure = error.sent
+            if error.sent and len(self.export_log()) > self._events:  # it has entered
                 self._catch_up()
                 return _difference(shown, self._labels), True
-            answer = self._client.ask("POST", path, **asked)
+            answer = self._ask("POST", path, **asked)
             self._unsure = False
         self._events += 1
         with self._client.understood():
@@ -238,10 +257,20 @@ class RemoteSession:
             return _difference(shown, self._labels), False
         return None if box is None else (box.lower, box.upper), False
 
+    def _ask(self, *what: Any, **options: Any) -> dict[str, Any]:
+        """Ask, and once more if the service had to be started again: it has the session from its log."""
+        try:
+            return self._client.ask(*what, **options)
+        except Unreachable as error:
+            if self._reach is None or (error.sent and not options.get("again", what[0] != "POST")):
+                raise
+            self._client = self._reach()
+            return self._client.ask(*what, **options)
+
     def _catch_up(self) -> None:
         """Take everything anew from the service, after an answer was lost."""
         self._events = len(self.export_log())
-        self._take(self._client.ask("GET", self._path, timeout=LONG_SECONDS))
+        self._take(self._ask("GET", self._path, timeout=LONG_SECONDS))
         self._unsure = False
 
     def _take(self, state: Mapping[str, Any]) -> None:
@@ -257,6 +286,7 @@ class RemoteSession:
     def _keep(self, lease: float) -> None:
         while not self._over.wait(lease / SIGNS_PER_LEASE):
             try:
+                # Not by _ask: a thread in the background must not start a service that was ended on purpose.
                 lease = float(self._client.ask("POST", f"{self._path}/alive", again=True)["lease"])
             except (RefSegError, KeyError, TypeError, ValueError):
                 continue  # the next request says what is wrong, where somebody sees it

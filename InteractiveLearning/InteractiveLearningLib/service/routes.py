@@ -104,8 +104,8 @@ def begin_session(about: wire.SessionMessage, service: The, who: Annotator) -> d
     """Begin to annotate a volume."""
     with service.unpacking:
         volume = service.uploads.load(who.name, about.volume)
-        identifier = service.sessions.create(who.name, about, volume)
-    return {"id": identifier, "lease": LEASE, "state": _state(service, who, identifier)}
+        identifier, resumed = service.sessions.create(who.name, about, volume)
+    return {"id": identifier, "lease": LEASE, "resumed": resumed, "state": _state(service, who, identifier)}
 
 
 @router.get("/sessions")
@@ -211,8 +211,7 @@ def axis(identifier: ID, service: The, who: Annotator) -> dict[str, Any]:
 def estimate(identifier: ID, label: Label, service: The, who: Annotator) -> dict[str, Any]:
     """Dice to be expected of a structure's mask; null if nothing can be told yet."""
     with service.sessions.use(who.name, identifier) as (session, _):
-        known = session.state(label).outlines
-        return {"dice": session.result(label).estimated_dice if known else None}
+        return {"dice": session.estimated_dice(label)}
 
 
 @router.get("/sessions/{identifier}/log")

@@ -1,6 +1,6 @@
 """Sessions of the service: who has which, which are in memory, and how they come back.
 
-    home/service/sessions/USER/ID/       a session's folder (session.py), and volume.id
+    home/service/sessions/USER/ID/       a session's folder (session.py), volume.id, and name: what its client calls it
 
 A session in memory is leased: every request renews the lease. One whose client has gone, or that nobody has used for
 long, leaves the memory; its log is on the disk and the next request restores it from there.
@@ -20,13 +20,13 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import psutil
 from RefSegLib.durable import write_durably
 from RefSegLib.errors import BadInput, RefSegError
 from RefSegLib.volume.volume import Volume
 
+from InteractiveLearningLib.desk import certain
 from InteractiveLearningLib.prompts import from_dict
 from InteractiveLearningLib.service.jobs import Full, Missing
 from InteractiveLearningLib.service.turns import Turns
@@ -44,8 +44,6 @@ KEPT_SECONDS = 7 * 86400.0
 MOST_VALUES = 2**29  # outputs x voxels: 512 x 512 x 300 with five structures
 # Of all sessions in memory: half of this machine's, and whatever one alone takes.
 HELD_BYTES = psutil.virtual_memory().total // 2
-# How sure a mask without probabilities is taken to be: corrections near a click win against it.
-SURE = 0.9
 
 
 @dataclass
@@ -70,8 +68,12 @@ class Sessions:
         self._entries: dict[tuple[str, str], _Entry] = {}
         self._guard = threading.Lock()
 
-    def create(self, user: str, about: SessionMessage, volume: Volume) -> str:
-        """Begin a session; returns its id. Raises BadInput, or Full if too many are open."""
+    def create(self, user: str, about: SessionMessage, volume: Volume) -> tuple[str, bool]:
+        """Begin a session; returns its id, and whether one of that name goes on. Raises BadInput, or Full if too many
+        are open."""
+        known = self._named(user, about.name)
+        if known is not None:
+            return known, True
         if (len(about.labels) + 1) * prod(volume.grid.shape) > MOST_VALUES:
             raise BadInput("The image is too large to be annotated with so many structures at once. Crop it first.")
         if len(list((self._folder / user).glob("*"))) >= KEPT_PER_USER:
@@ -84,20 +86,21 @@ class Sessions:
             try:
                 entry.folder.mkdir(parents=True, mode=0o700)
                 write_durably(entry.folder / "volume.id", about.volume.encode())
+                write_durably(entry.folder / "name", (about.name or "").encode())
                 earlier = [from_dict(prompt.model_dump()) for prompt in about.earlier]
                 with self._turns.interactive():
                     entry.session = Session.create(
                         entry.folder,
                         volume,
                         about.labels,
-                        None if about.mask is None else _certain(about, volume),
+                        None if about.mask is None else certain(*_mask(about, volume)),
                         channel=about.channel,
                         earlier=earlier,
                     )
             except BaseException:
                 self._drop(entry)
                 raise
-        return identifier
+        return identifier, False
 
     @contextmanager
     def use(self, user: str, identifier: str, *, changes: bool = False) -> Iterator[tuple[Session, _Entry]]:
@@ -169,6 +172,14 @@ class Sessions:
             with entry.lock:
                 self._close(entry)
 
+    def _named(self, user: str, name: str | None) -> str | None:
+        """The session that its client calls so; by it a client goes on that was cut off before it knew the id."""
+        for folder in (self._folder / user).glob("*") if name else ():
+            with suppress(OSError):
+                if (folder / "name").read_text() == name and (folder / "session.jsonl").is_file():
+                    return folder.name
+        return None
+
     def _entry(self, user: str, identifier: str) -> _Entry:
         with self._guard:
             entry = self._entries.get((user, identifier))
@@ -231,12 +242,5 @@ def _fits(entry: _Entry, others: list[_Entry]) -> bool:
     return not others or sum(e.size for e in others) + entry.size <= HELD_BYTES
 
 
-def _certain(about: SessionMessage, volume: Volume) -> npt.NDArray[np.float16]:
-    """Probabilities that say what a label map says: (1 + labels, k, j, i)."""
-    found = label_map(about.mask, volume.grid).array
-    values = [label.value for label in about.labels]
-    certain = np.full((len(values) + 1, *found.shape), (1 - SURE) / len(values), np.float16)
-    for number, value in enumerate(values, start=1):
-        certain[number][found == value] = SURE
-    certain[0][np.isin(found, values, invert=True)] = SURE
-    return certain
+def _mask(about: SessionMessage, volume: Volume) -> tuple[npt.NDArray, list[int]]:
+    return label_map(about.mask, volume.grid).array, [label.value for label in about.labels]

@@ -179,13 +179,14 @@ class SegmentMessage(_Message):
 
 
 class SessionMessage(_Message):
-    """A case to be annotated."""
+    """A case to be annotated. name: what the client calls it; one of that name that was cut off goes on."""
 
     volume: Hash
     labels: Annotated[list[Label], Field(min_length=1, max_length=512), FailFast()]
     channel: Annotated[int, Field(ge=0, lt=2**15)] = 0
     earlier: Annotated[list[PromptMessage], Field(max_length=10_000), FailFast(), AfterValidator(_drawable)] = []
     mask: ArrayBox | None = None
+    name: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")] | None = None
 
 
 class PromptsMessage(_Message):
