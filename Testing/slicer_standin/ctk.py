@@ -49,6 +49,7 @@ class ctkPathLineEdit(qt.QWidget):
 
     def __init__(self, parent=None):
         super().__init__(parent)
+        self._filters = self.Files | self.Dirs
         self._edit, self._browse = qt.QLineEdit(), qt.QToolButton()
         self._browse.setText("...")
         layout = qt.QHBoxLayout(self)
@@ -61,7 +62,22 @@ class ctkPathLineEdit(qt.QWidget):
     def setCurrentPath(self, value):
         self._edit.setText(value)
 
+    def _set_filters(self, value):
+        self._filters = value
+
     currentPath = Property(str, lambda self: self._edit.text, setCurrentPath)
+    filters = Property(int, lambda self: self._filters, _set_filters)
+
+
+class ctkComboBox(qt.QComboBox):
+    """A selector whose choices stand for names."""
+
+    def _choose(self, name):
+        found = self.findData(name)
+        if found >= 0:
+            self.setCurrentIndex(found)
+
+    currentUserDataAsString = Property(str, lambda self: str(self.currentData or ""), _choose)
 
 
 class ctkSettingsPanel(qt.QWidget):
@@ -122,3 +138,29 @@ class ctkSettingsPanel(qt.QWidget):
         widget, name = self._registered[key]
         setattr(widget, name, value)
         self._previous[key] = value
+
+
+class ctkSettingsDialog(qt.QDialog):
+    """The application's settings: pages side by side."""
+
+    def __init__(self, parent=None):
+        super().__init__(parent)
+        self._settings, self._panels = qt.QSettings(), []
+
+    def addPanel(self, label, panel):
+        panel.setWindowTitle(label)
+        self._panels.append(panel)
+        panel.setSettings(self._settings)
+
+    def panel(self, label):
+        return next((panel for panel in self._panels if panel.windowTitle == label), None)
+
+    def reject(self):
+        for panel in self._panels:
+            panel.resetSettings()
+        super().reject()
+
+    def accept(self):
+        for panel in self._panels:
+            panel.applySettings()
+        super().accept()
