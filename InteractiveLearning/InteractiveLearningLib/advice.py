@@ -11,22 +11,15 @@ from operator import add
 
 import numpy as np
 import numpy.typing as npt
-from RefSegLib.volume.grid import Grid
 from scipy import ndimage
 
 from InteractiveLearningLib.fold import main_axis
 from InteractiveLearningLib.guidance import Suggestion, next_slice, profile_of, residual_map
 from InteractiveLearningLib.mask import working_region
+from InteractiveLearningLib.planes import plane_name
 from InteractiveLearningLib.prompts import Limits
 from InteractiveLearningLib.propagation import FlowCache, propagate
 from InteractiveLearningLib.scene import LabelResult, LabelState, Region, Scene, on_slice
-
-PLANES = ("sagittal", "coronal", "axial")
-
-
-def plane_name(grid: Grid, axis: int) -> str:
-    """The anatomical name of the slices along an array axis: that of the nearest plane."""
-    return PLANES[int(np.abs(grid.direction[axis]).argmax())]
 
 
 def handiest_axis(scene: Scene, states: Mapping[int, LabelState]) -> int:

@@ -35,7 +35,7 @@ class Annotation:
     come to nothing. mask: label map (k, j, i) that the segments show; news: the last News."""
 
     def __init__(self, begun, volumeNode, segmentationNode, touched, stopped):
-        self.session, self.labels, self.mask = begun.session, begun.labels, begun.shown
+        self.session, self.labels, self.mask, self.planes = begun.session, begun.labels, begun.shown, begun.planes
         self.volumeNode, self.segmentationNode = volumeNode, segmentationNode
         self._values, self._steps = valuesOf(begun.labels), None
         self._touched, self._notify, self._stopped = False, touched, stopped

@@ -15,13 +15,15 @@ SESSION = "RefSeg.Session"
 
 @dataclass(frozen=True)
 class Begun:
-    """session; labels: RefSegLib Labels by segment id; shown: label map (k, j, i) that the segments show; resumed:
-    True if a session that was cut off goes on; overlap: how many voxels are in more than one segment; unreadable: names
-    of segments whose prompts of earlier could not be read."""
+    """session; labels: RefSegLib Labels by segment id; shown: label map (k, j, i) that the segments show; planes:
+    (name of the anatomical plane, number of slices) along each array axis; resumed: True if a session that was cut off
+    goes on; overlap: how many voxels are in more than one segment; unreadable: names of segments whose prompts of
+    earlier could not be read."""
 
     session: object
     labels: dict
     shown: np.ndarray
+    planes: list
     resumed: bool
     overlap: int
     unreadable: list
@@ -45,6 +47,8 @@ def begin(volumeNode, segmentationNode, desk, known, opened, progress):
 
 def _begun(volume, name, labels, parts, stored, mark, own, desk, opened, progress):
     """What of it takes time. stored: what the segments' tags say; mark: the attribute; own: the volume's own grid."""
+    from InteractiveLearningLib.planes import plane_name
+
     volume.check(f"The volume '{name}'")
     shown = segments.labelMap(parts, volume.grid.shape)
     overlap = sum(part.count() for part in parts) - int(np.count_nonzero(shown))
@@ -57,7 +61,8 @@ def _begun(volume, name, labels, parts, stored, mark, own, desk, opened, progres
         called = _fingerprint(volume, labels, start, earlier)
         session, resumed = desk.begin(called, volume, list(labels.values()), start, earlier, progress)
     opened(session)
-    return Begun(session, labels, shown, resumed, overlap, unreadable)
+    planes = [(plane_name(volume.grid, axis), count) for axis, count in enumerate(volume.grid.shape)]
+    return Begun(session, labels, shown, planes, resumed, overlap, unreadable)
 
 
 def valuesOf(labels):

@@ -193,10 +193,7 @@ class SessionLogic:
 
     def planes(self):
         """(name of the anatomical plane, number of slices) along each array axis."""
-        from InteractiveLearningLib.advice import plane_name
-
-        grid = self.session.grid
-        return [(plane_name(grid, axis), count) for axis, count in enumerate(grid.shape)]
+        return self._annotation.planes
 
     def takeEdits(self, then=None):
         """Take in what other tools did to the segments. Value: how many slices became outlines."""

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 from annotated_case import IMAGE, LABELS, OBLIQUE, SHAPE, TRUTH, model_probabilities, outline
-from InteractiveLearningLib.advice import plane_name
 from InteractiveLearningLib.guidance import Suggestion
+from InteractiveLearningLib.planes import plane_name
 from InteractiveLearningLib.prompts import Box
 from InteractiveLearningLib.session import Session
 from RefSegLib.quality.metrics import dice

@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 from interaction_data import OUT, SETS, STRUCTURES, cases, ends, load, places
 from interaction_model import found_by, heart_model
-from InteractiveLearningLib.advice import plane_name
 from InteractiveLearningLib.annotator import Annotator, annotate
+from InteractiveLearningLib.planes import plane_name
 from InteractiveLearningLib.prompts import Outline
 from InteractiveLearningLib.session import Session
 from RefSegLib.engine import Engine
