@@ -8,6 +8,7 @@ from InteractiveLearningSlicerLib.corrections import Corrections
 from InteractiveLearningSlicerLib.editor_section import EditorSection
 from InteractiveLearningSlicerLib.learning_section import LearningSection
 from InteractiveLearningSlicerLib.replay_section import ReplaySection
+from InteractiveLearningSlicerLib.server_section import ServerSection
 from InteractiveLearningSlicerLib.shortcuts import Shortcuts, tip
 from InteractiveLearningSlicerLib.thinking import Thinking
 from InteractiveLearningSlicerLib.worklist_section import WorklistSection
@@ -101,8 +102,10 @@ class InteractiveLearningWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
         self.replay = ReplaySection(
             self._load("InteractiveLearningReplay"), qt.QTableWidgetItem, self._guarded, self._say
         )
+        self.server = ServerSection(self._load("InteractiveLearningServer"), self._leaving, self._guarded)
+        self.server.changed.connect(self.openService)
         self.layout.addStretch(1)
-        self.sections = self.firstUse, self.worklist, self.learning, self.replay
+        self.sections = self.firstUse, self.worklist, self.learning, self.replay, self.server
         self.editor = EditorSection(self.ui, slicer.mrmlScene)
         self.corrections = Corrections(self.ui, self.logic, self.editor, self._guarded, self._say)
         self.shortcuts = Shortcuts(self.ui, _shortcut, _unmake, slicer.util.mainWindow)
@@ -303,6 +306,7 @@ class InteractiveLearningWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
             )
         self.ui.statusLabel.text = self._message or ("" if running else reason)
         self.worklist.update()
+        self.server.update()
 
     def _say(self, sentence):
         self._message = sentence
