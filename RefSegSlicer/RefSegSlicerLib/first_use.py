@@ -10,7 +10,7 @@ from RefSegLib.errors import BadInput, RefSegError
 from RefSegLib.jobs import Job, Signal
 from slicer.i18n import tr as _
 
-from RefSegSlicerLib import packages, settings, signing
+from RefSegSlicerLib import loading, packages, settings, signing
 from RefSegSlicerLib.connection import checkedUrl
 from RefSegSlicerLib.installing import Installation, InstallPackages, InstallTorch, wheelhouse, withoutExtension
 
@@ -43,8 +43,14 @@ class FirstUse:
         self.enter()
 
     def needed(self):
-        """Whether the module cannot work yet, as of the last `enter`."""
-        return bool(self._lacks[_chosenWay()] or self._unset())
+        """Whether the module cannot work yet, as of the last `enter`; `changed` tells when it can."""
+        return bool(self.reason())
+
+    def reason(self):
+        """Why the module cannot work yet; empty if it can."""
+        if self._incomplete():
+            return _("RefSeg has to be set up first: see the section First use.")
+        return "" if loading.done() else _("RefSeg is being loaded.")
 
     @property
     def busy(self):
@@ -54,7 +60,7 @@ class FirstUse:
     def enter(self):
         """Packages may have been installed since the last visit. Reads a few files; imports nothing."""
         self._look()
-        self.ui.firstUse.visible = self.busy or self.needed()
+        self.ui.firstUse.visible = self.busy or self._incomplete()
         self.update()
 
     def exit(self):
@@ -64,6 +70,9 @@ class FirstUse:
         """Go on with what is being set up; notice settings that were changed elsewhere."""
         if self._running is not None:
             self._running.poll()
+        elif self._loading and loading.done():
+            self._loading = False
+            self.changed()
         elif settings.snapshot() != self._seen:
             self._seen = settings.snapshot()
             self._fromSettings()
@@ -201,6 +210,12 @@ class FirstUse:
         here = [*torch, *packages.missingPackages(packages.ENGINE_FILE)]
         self._lacks = {HERE: here, THERE: own, settings.SITE: own}
         self._unaided = bool(torch) and not packages.torchExtension()
+        if not own:
+            loading.begin()
+        self._loading = not own and not loading.done()
+
+    def _incomplete(self):
+        return bool(self._lacks[_chosenWay()] or self._unset())
 
     def _unset(self):
         """What of the settings is not usable, in words; empty if all is."""
@@ -241,7 +256,7 @@ def _chosenWay():
 
 def _tried(python):
     def work(report, cancelled):
-        from RefSegLib.engine_check import check_engine
+        from InteractiveLearningLib.engine_check import check_engine
         from RefSegLib.progress import Progress
 
         return check_engine(python, slicer.util.startupEnvironment(), Progress(report, cancelled))

@@ -22,11 +22,11 @@ from slicer_standin.fixtures import an_empty_scene, no_swallowed_exceptions  # n
 
 # isort: split
 
+from InteractiveLearningLib.engine_check import check_engine
 from packaging.requirements import Requirement
-from RefSegLib.engine_check import check_engine
 from RefSegLib.errors import BadInput, Cancelled, RefSegError
 from RefSegLib.progress import Progress
-from RefSegSlicerLib import first_use, installing, packages, settings
+from RefSegSlicerLib import first_use, installing, loading, packages, settings
 from RefSegSlicerLib.first_use import FirstUse
 
 ROOT = Path(__file__).parents[2]
@@ -185,6 +185,30 @@ def test_what_the_engine_installs_is_what_the_package_needs_minus_torch_and_what
     assert {str(Requirement(line)) for line in lines} == wanted and len(lines) == len(set(lines))
     assert f"torch{packages.TORCH}" in extras["engine"]
     assert not any(re.match(r"torch\b", line) for file in ROOT.glob("*/Resources/*.txt") for line in file.open())
+
+
+def test_what_takes_long_to_load_is_loaded_in_the_background_and_told(open_panel, tmp_path, monkeypatch, not_testing):
+    name, go = "refseg_slow_to_load", tmp_path / "go"
+    (tmp_path / f"{name}.py").write_text(
+        f"import os, time\nwhile not os.path.exists({str(go)!r}):\n    time.sleep(0.01)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(loading, "MODULES", ("refseg_not_there", name))
+    file = tmp_path / "requirements.txt"
+    file.write_text("numpy>=1.0\n")
+    panel = open_panel(file)
+    assert panel.section.needed() and panel.section.reason() == "RefSeg is being loaded."
+    assert not panel.ui.firstUse.visible and not panel.section.busy
+    panel.section.poll()
+    assert not panel.changes
+    go.touch()
+    end = time.monotonic() + 60
+    while not panel.changes and time.monotonic() < end:
+        panel.section.poll()
+        time.sleep(0.01)
+    assert len(panel.changes) == 1 and name in sys.modules and not panel.section.needed()
+    panel.section.poll()
+    assert len(panel.changes) == 1
 
 
 # (a) into Slicer
