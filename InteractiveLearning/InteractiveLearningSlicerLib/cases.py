@@ -39,7 +39,7 @@ class FolderCases:
     inScene = leased = False
 
     def __init__(self, folder, home):
-        self.folder, self._home = Path(folder), Path(home)
+        self.folder, self._home = Path(folder), Path(home) / "RefSegWorklists"
         self._lock, self._found, self._marks = threading.Lock(), {}, None
 
     def cases(self, progress):

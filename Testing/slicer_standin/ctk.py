@@ -1,17 +1,19 @@
 """The CTK widgets of the panels."""
 
 import qt
-from PySide6.QtCore import Property, Qt, Signal
+from PySide6.QtCore import Property, QEvent, QSize, Qt, Signal
 
 
 class ctkCollapsibleButton(qt.QWidget):
-    """A section with a header that folds it."""
+    """A section with a header that folds it. What is shown or hidden by code while it is folded shows up, or does not,
+    once it is unfolded; so it is in CTK.
+    """
 
     contentsCollapsed = Signal(bool)
 
     def __init__(self, parent=None):
         super().__init__(parent)
-        self._folded = False
+        self._folded, self._folding, self._wanted = False, False, set()
         self._header = qt.QToolButton(self)
         self._header.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
         self._header.setArrowType(Qt.ArrowType.DownArrow)
@@ -21,20 +23,58 @@ class ctkCollapsibleButton(qt.QWidget):
     def resizeEvent(self, event):
         self._header.setGeometry(0, 0, event.size().width(), self._header.sizeHint().height())
 
-    def childEvent(self, event):
-        # In a .ui file `collapsed` is set before the contents arrive.
-        if self.__dict__.get("_folded") and event.added() and isinstance(event.child(), qt.QWidget):
-            event.child().setVisible(False)
+    def showEvent(self, event):
+        # Not as soon as a child arrives: made by Qt's loader, it would be a plain QWidget to Python for ever.
+        if self._folded:
+            self._fold_all()
+
+    def eventFilter(self, child, event):
+        if self._folded and not self._folding:
+            if event.type() == QEvent.Type.ShowToParent:
+                self._fold(child)
+            elif event.type() == QEvent.Type.HideToParent:
+                self._wanted.discard(child)
+        return False
+
+    def sizeHint(self):
+        return self._header_size(super().sizeHint())
+
+    def minimumSizeHint(self):
+        return self._header_size(super().minimumSizeHint())
+
+    def _header_size(self, size):
+        return QSize(size.width(), self._header.sizeHint().height()) if self._folded else size
+
+    def _contents(self):
+        return [child for child in self.children() if isinstance(child, qt.QWidget) and child is not self._header]
+
+    def _fold_all(self):
+        for child in self._contents():
+            child.installEventFilter(self)
+            if not (child.isHidden() and child.testAttribute(Qt.WidgetAttribute.WA_WState_ExplicitShowHide)):
+                self._fold(child)
+
+    def _fold(self, child):
+        self._folding = True
+        self._wanted.add(child)
+        child.setVisible(False)
+        self._folding = False
 
     def setText(self, value):
         self._header.setText(value)
 
     def setCollapsed(self, value):
+        if bool(value) == self._folded:
+            return
         self._folded = bool(value)
-        for child in self.children():
-            if isinstance(child, qt.QWidget) and child is not self._header:
-                child.setVisible(not self._folded)
+        if self._folded and self.isVisible():
+            self._fold_all()
+        elif not self._folded:
+            for child in self._wanted:
+                child.setVisible(True)
+            self._wanted.clear()
         self._header.setArrowType(Qt.ArrowType.RightArrow if self._folded else Qt.ArrowType.DownArrow)
+        self.updateGeometry()
         self.contentsCollapsed.emit(self._folded)
 
     text = Property(str, lambda self: self._header.text, setText)
