@@ -16,9 +16,11 @@ from slicer_standin.fixtures import an_empty_scene, no_swallowed_exceptions  # n
 # isort: split
 
 import keyring
+import numpy as np
 from InteractiveLearningLib.listing import Listing, list_models
 from InteractiveLearningLib.service.accounts import Accounts, Role
 from InteractiveLearningLib.service.failures import Denied
+from InteractiveLearningLib.service.local import ServiceRunner
 from InteractiveLearningLib.service.site import SiteService
 from InteractiveLearningSlicerLib.server_section import ServerSection
 from keyring.backends import fail, null
@@ -210,6 +212,26 @@ def test_the_list_of_an_earlier_server_is_understood(a_home):
     model = Listing.from_dict(told).models[1]
     assert model.card == "" and not model.reflects and model.versions == ("1",)
     assert model.named == {"anterior hippocampus": 1, "posterior hippocampus": 2}
+
+
+def test_a_site_segments_what_this_computer_segments(a_home, a_site, tmp_path):
+    from benchmarks.tiny_learning import an_image
+
+    image, _ = an_image(1)
+    shutil.copytree(a_home / "models", tmp_path / "store" / "models")
+    found = []
+    for service in (SiteService(a_site.url, a_site.token), connection.open_service()):
+        runner = ServiceRunner(service)
+        job = runner.segment(image, "balls", reflect=False)
+        job.finished.connect(found.append)
+        job.failed.connect(found.append)
+        job.wait()
+        runner.close()
+    assert found[0].labels.array.any() and np.array_equal(found[0].labels.array, found[1].labels.array)
+    job = ServiceRunner(SiteService(a_site.url, lambda: None)).segment(image, "balls")
+    job.failed.connect(found.append)
+    job.wait()
+    assert "Sign in with a token" in str(found[2])
 
 
 # Tokens

@@ -14,6 +14,7 @@ from slicer_standin.fixtures import an_empty_scene, no_swallowed_exceptions  # n
 # isort: split
 
 import ctk
+import qt
 from RefSegLib.jobs import Signal
 from RefSegSlicerLib import sample_data, settings, startup
 
@@ -93,6 +94,15 @@ def test_the_page_shows_what_is_chosen_and_keeps_what_is_changed(a_dialog, tmp_p
     folder.mkdir(parents=True, exist_ok=True)
     page.resize(560, page.sizeHint().height())
     assert page.grab().save(str(folder / "settings.png"))
+
+
+def test_a_python_that_was_chosen_starts_without_slicers_libraries(monkeypatch):
+    assert settings.environment() is None and settings.python() and settings.store() is None
+    before_slicer = qt.QProcessEnvironment()
+    before_slicer.insert("PATH", "/usr/bin")
+    monkeypatch.setattr(slicer.app, "startupEnvironment", lambda: before_slicer)
+    settings.choose(settings.PYTHON_KEY, "/opt/engine/bin/python")
+    assert settings.python() == "/opt/engine/bin/python" and settings.environment() == {"PATH": "/usr/bin"}
 
 
 def test_every_control_of_the_page_says_what_it_is_and_can_be_reached_by_a_key(a_page):
