@@ -196,6 +196,7 @@ class InteractiveLearningWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
     def onSceneStartClose(self, caller=None, event=None):
         """The session's nodes are about to go; the session stays where it is kept."""
         self.logic.endSession(keep=True)
+        self._over()
         self.editor.exit()
         self._unwatchParameters()
 
@@ -293,10 +294,10 @@ class InteractiveLearningWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
         self.ui.startButton.toolTip = reason or _("Begin to correct the segments of the segmentation.")
         self.ui.inputs.enabled = not running and not busy
         self.ui.inputs.toolTip = _("End the session to choose others.") if running else ""
-        self.ui.corrections.enabled = self.ui.editor.enabled = running
-        self.ui.corrections.toolTip = self.ui.editor.toolTip = "" if running else _("Press Start first.")
+        self.ui.editor.enabled = running
+        self.ui.editor.toolTip = "" if running else _("Press Start first.")
+        self.corrections.update()
         if running:
-            self.corrections.update()
             able = bool(self._parameterNode.patient.strip() and self._parameterNode.model)
             self.ui.acceptButton.enabled = able
             self.ui.acceptButton.toolTip = (

@@ -6,10 +6,31 @@ from InteractiveLearningSlicerLib import shortcuts, words
 from InteractiveLearningSlicerLib.tools import POINTS, SHAPES, UNSIGNED
 
 TOOLS = (POINTS, *SHAPES)
+# Controls of the section whose tooltips change with what is going on are set by `update`; all of them by `_rest`.
+CONTROLS = (
+    "segmentsTable",
+    "axisSelector",
+    "firstSliceBox",
+    "lastSliceBox",
+    "limitsButton",
+    *(f"{tool}Button" for tool in TOOLS),
+    "insideButton",
+    "outsideButton",
+    "planeSelector",
+    "nextButton",
+    "confirmButton",
+    "undoButton",
+    "redoButton",
+    "exportButton",
+    "lockedBox",
+    "patientEdit",
+    "acceptButton",
+    "endButton",
+)
 
 
 class Corrections:
-    """ui: widgets by name; logic: SessionLogic; editor: EditorSection; guarded(work): runs it, and tells errors;
+    """ui: widgets by name; logic: see PanelLogic; editor: EditorSection; guarded(work): runs it, and tells errors;
     say(sentence): tells it."""
 
     def __init__(self, ui, logic, editor, guarded, say):
@@ -29,6 +50,7 @@ class Corrections:
         for name, action in buttons.items():
             getattr(ui, name).connect("clicked(bool)", lambda *_, action=action: guarded(action))
         ui.insideButton.checked = True
+        self._tips = {name: getattr(ui, name).toolTip for name in CONTROLS}
         ui.segmentsTable.connect("selectionChanged(QItemSelection,QItemSelection)", self.onSegmentChosen)
         ui.axisSelector.connect("currentIndexChanged(int)", self.onAxisChosen)
         for box in (ui.firstSliceBox, ui.lastSliceBox):
@@ -48,11 +70,13 @@ class Corrections:
         self.ui.segmentsTable.setSelectedSegmentIDs([self.logic.activeSegment])
         self.ui.segmentsTable.blockSignals(False)
         self._editor.show(self.logic.volumeNode, self.logic.segmentationNode)
+        self.ui.corrections.collapsed = False
         self._ask(self.logic.activeSegment, words.begun(begun))
 
     def end(self):
         """The session is over."""
         self._suggestion = None
+        self.ui.corrections.collapsed = True
         self.ui.segmentsTable.setSegmentationNode(None)
         self._editor.show(None, None)
 
@@ -145,6 +169,14 @@ class Corrections:
 
     def update(self):
         """Show what can be done, and say why the rest cannot."""
+        running = self.logic.session is not None
+        self.ui.corrections.enabled = running
+        for name in CONTROLS:
+            getattr(self.ui, name).toolTip = self._tips[name] if running else _("Press Start first.")
+        if running:
+            self._updateControls()
+
+    def _updateControls(self):
         ui, tool = self.ui, self.logic.tools.tool
         undo, redo = self.logic.undoName, self.logic.redoName
         ui.undoButton.enabled, ui.redoButton.enabled = bool(undo), bool(redo)

@@ -110,12 +110,12 @@ class SessionLogic:
     @property
     def undoName(self):
         """What undo would take back, in words; None if nothing."""
-        return self._annotation.news.undoName
+        return None if self._annotation is None else self._annotation.news.undoName
 
     @property
     def redoName(self):
         """What redo would bring back, in words; None if nothing."""
-        return self._annotation.news.redoName
+        return None if self._annotation is None else self._annotation.news.redoName
 
     @property
     def activeLabel(self):
