@@ -70,9 +70,10 @@ class ReplaySection:
     def onCheck(self):
         """Read every case."""
         self._unask()
-        job, model = self.learning.check(), self.learning.model
+        learning, model = self.learning, self.learning.model
+        job = learning.check()
         job.progressed.connect(lambda fraction, _message: self._checking(fraction))
-        job.finished.connect(lambda found: self._onChecked(model, found))
+        job.finished.connect(lambda found: self._onChecked((learning, model), found))
         job.failed.connect(lambda error: (self._checking(None), self._say(str(error))))
         self._checking(0.0)
 
@@ -80,8 +81,8 @@ class ReplaySection:
         self._progress = "" if fraction is None else _("Checking: {done} %").format(done=round(100 * fraction))
         self.update()
 
-    def _onChecked(self, model, found):
-        if model == self.learning.model:
+    def _onChecked(self, where, found):
+        if self.learning is not None and where == (self.learning, self.learning.model):
             self._checked = found
         self._say(words.lost(found) or _("All cases that are kept are whole."))
         self._checking(None)
@@ -98,19 +99,20 @@ class ReplaySection:
         if time.monotonic() - self._asked < HASTE_SECONDS:
             return
         self._asked = None
-        job = self.learning.forget(self.ui.forgetEdit.text)
-        job.finished.connect(self._onForgotten)
+        learning = self.learning
+        job = learning.forget(self.ui.forgetEdit.text)
+        job.finished.connect(lambda result: self._onForgotten(learning, result))
         job.failed.connect(lambda error: self._tell(str(error)))
         self.ui.forgetLabel.text = _("Forgetting...")
         self.update()
 
-    def _onForgotten(self, result):
+    def _onForgotten(self, learning, result):
         self.ui.forgetEdit.blockSignals(True)  # what came of it stays to be read
         if result["cases"]:
             self.ui.forgetEdit.text = ""
         self.ui.forgetEdit.blockSignals(False)
         self._checked = None
-        self._tell(words.forgotten(result, self.learning.model, self.learning.active))
+        self._tell(words.forgotten(result, learning.model, learning.active))
 
     def _tell(self, sentence):
         self.ui.forgetLabel.text = sentence
