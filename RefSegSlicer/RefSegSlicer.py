@@ -3,7 +3,11 @@
 import qt
 import slicer
 from RefSegLib.errors import RefSegError
-from RefSegSlicerLib import packages, words
+from RefSegLib.progress import TimeLeft
+from RefSegSlicerLib import connection, first_use, words
+from RefSegSlicerLib.batch_section import BatchSection
+from RefSegSlicerLib.model_section import AUTOMATIC, ModelSection
+from RefSegSlicerLib.result_section import ResultSection
 from RefSegSlicerLib.segmentation_logic import SegmentationLogic
 from slicer.i18n import tr as _
 from slicer.i18n import translate
@@ -16,7 +20,8 @@ from slicer.ScriptedLoadableModule import (
 )
 from slicer.util import VTKObservationMixin
 
-POLL_MILLISECONDS = 50
+POLL_MILLISECONDS = 100
+REQUIREMENTS = "RefSegSlicerRequirements.txt"
 
 
 class RefSegSlicer(ScriptedLoadableModule):
@@ -26,7 +31,7 @@ class RefSegSlicer(ScriptedLoadableModule):
         ScriptedLoadableModule.__init__(self, parent)
         self.parent.title = _("RefSeg Segmentation")
         self.parent.categories = [translate("qSlicerAbstractCoreModule", "Segmentation")]
-        self.parent.dependencies = ["Segmentations", "Terminologies"]
+        self.parent.dependencies = ["Segmentations", "Terminologies", "Plots", "Sequences"]
         self.parent.contributors = ["The RefSeg contributors"]
         self.parent.helpText = _(
             "Segments an image and then reflects on the result: an image is made up from the mask, compared with the "
@@ -41,6 +46,7 @@ class RefSegSlicerParameterNode:
 
     inputVolume: slicer.vtkMRMLScalarVolumeNode
     outputSegmentation: slicer.vtkMRMLSegmentationNode
+    regionKind: str = AUTOMATIC
     region: slicer.vtkMRMLMarkupsROINode
     model: str
     reflect: bool = True
@@ -48,189 +54,220 @@ class RefSegSlicerParameterNode:
 
 
 class RefSegSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
-    """The panel. Every decision is the logic's; this class moves values, and time, to it and back."""
+    """The panel: sections that know their controls, and here the one job that runs, and time."""
 
     def __init__(self, parent=None):
         ScriptedLoadableModuleWidget.__init__(self, parent)
         VTKObservationMixin.__init__(self)
         self.logic = self.job = self._parameterNode = self._guiTag = None
-        self._message, self._missing = "", []
+        self._service, self._message, self._left, self._entered = None, "", None, False
         self._spokenOf, self._doubtShown = None, False
 
     def setup(self):
         """Build the panel, once."""
         ScriptedLoadableModuleWidget.setup(self)
+        firstUse = slicer.util.loadUI(str(first_use.UI_FILE))
         panel = slicer.util.loadUI(self.resourcePath("UI/RefSegSlicer.ui"))
+        self.layout.addWidget(firstUse)
         self.layout.addWidget(panel)
         self.layout.addStretch(1)
         self.ui = slicer.util.childWidgetVariables(panel)
         panel.setMRMLScene(slicer.mrmlScene)
         self.logic = RefSegSlicerLogic(slicer.mrmlScene)
+        self.firstUse = first_use.FirstUse(
+            slicer.util.childWidgetVariables(firstUse), self.resourcePath(REQUIREMENTS), self._guarded, self._say
+        )
+        self.firstUse.changed.connect(self.openService)
+        values = self._values
+        self.models = ModelSection(self.ui, values, self.updatePanel)
+        self.result = ResultSection(self.ui, self.logic, values, self._guarded)
+        states = qt.Qt.Checked, qt.Qt.Unchecked
+        self.batch = BatchSection(
+            self.ui, self.logic, self._options, lambda make: self._begin(make, self.onBatchFinished), *states
+        )
         self._timer = qt.QTimer()
         self._timer.setInterval(POLL_MILLISECONDS)
         self._timer.connect("timeout()", self.onPoll)
-        self.ui.segmentButton.connect("clicked(bool)", self.onSegment)
+        self.ui.segmentButton.connect("clicked(bool)", lambda *_: self._begin(self._single, self.onFinished))
         self.ui.cancelButton.connect("clicked(bool)", self.onCancel)
-        self.ui.installButton.connect("clicked(bool)", self.onInstall)
-        self.ui.modelSelector.connect("currentIndexChanged(int)", self.onModelChosen)
-        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
-        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
-        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self.updateModels)
+        scene = slicer.mrmlScene
+        self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
+        self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
+        self.addObserver(scene, scene.StartSaveEvent, self.onSceneStartSave)
+        self.addObserver(scene, scene.EndImportEvent, self.onSceneEndImport)
         self._watchParameters()
-        self.updateModels()
+        self.updatePanel()
 
     def cleanup(self):
         """Leave nothing behind."""
-        self.onCancel()
-        self.logic.closeRunner()
         self._timer.stop()
+        self.onCancel()
+        self.firstUse.close()
+        self.models.close()
+        self.result.close()
+        self.logic.closeRunner()
         self._unwatchParameters()
         self.removeObservers()
 
     def enter(self):
-        """Models may have been published since the last visit."""
-        self.updateModels()
+        """Settings may have been changed and models published since the last visit."""
+        self.firstUse.enter()
+        self.openService()
+        self.logic.before.showResult()
+        self._entered = True
+        self._timer.start()
+
+    def exit(self):
+        """What is being segmented goes on."""
+        self.result.exit()
+        self.firstUse.exit()
+        self._entered = False
+
+    def openService(self):
+        """Use the service of the settings, unless something runs: then it comes to its end where it began."""
+        if self.job is not None or self.firstUse.busy:
+            return
+        service = None if self.firstUse.needed() else self._guarded(connection.open_service)
+        if service is None:
+            self._service = None
+            self.logic.closeRunner()
+            self.models.use(None)
+        elif self._service is None or service.about != self._service.about:
+            self._service = service
+            self.logic.use(service)
+            self.models.use(service)
+        self.models.enter()
+        self.updatePanel()
 
     def onSceneStartClose(self, caller=None, event=None):
         """A result could not be shown any more."""
-        self.onCancel()
+        job, self.job = self.job, None
+        if job is not None:
+            job.cancel()
         self._unwatchParameters()
+        self.logic.before.forget()
         self._spokenOf, self._doubtShown = None, False
 
     def onSceneEndClose(self, caller=None, event=None):
         """The parameter node has been emptied: start over with its defaults."""
         self._message = ""
         self._watchParameters()
-        self.updateModels()
+        self.models.onModels()
 
-    def updateModels(self, caller=None, event=None):
-        """Fill the list of models from the store."""
-        self._missing = packages.missingPackages(self.resourcePath("RefSegSlicerRequirements.txt"))
-        self.ui.installButton.visible = bool(self._missing)
-        self.ui.installButton.toolTip = _("Installs {packages}").format(packages=", ".join(self._missing))
-        names = [] if self._missing else self.logic.modelNames(packages.store())
-        chosen = self._parameterNode.model if self._parameterNode.model in names else (names or [""])[0]
-        self.ui.modelSelector.blockSignals(True)
-        self.ui.modelSelector.clear()
-        self.ui.modelSelector.addItems(names)
-        self.ui.modelSelector.setCurrentIndex(names.index(chosen) if chosen else -1)
-        self.ui.modelSelector.blockSignals(False)
-        self._parameterNode.model = chosen
-        self.onModelChosen()
+    def onSceneStartSave(self, caller=None, event=None):
+        """What is saved is the result."""
+        self.result.exit()
+        self.updatePanel()
 
-    def onModelChosen(self, index=None):
-        """Say what the model is for."""
-        self._parameterNode.model = self.ui.modelSelector.currentText
-        text = self._guarded(lambda: self.logic.modelDescription(self._parameterNode.model, packages.store()))
-        self.ui.modelLabel.text = text or ""
-        self.updateButtons()
+    def onSceneEndImport(self, caller=None, event=None):
+        """Of a scene that was saved while the first mask was shown, the result is shown."""
+        self.logic.before.showResult()
+        self.models.onModels()
 
     def onParametersChanged(self, caller=None, event=None):
         """What was said of the inputs before is said no more."""
         values = self._parameterNode
-        inputs = values.inputVolume, values.outputSegmentation, values.region, values.model, values.reflect
+        inputs = values.inputVolume, values.outputSegmentation, values.region, values.regionKind, values.model
         if self.job is None and inputs != self._spokenOf:
             self._message = ""
         self._spokenOf = inputs
         if values.showDoubt != self._doubtShown:  # only then: a person may put something else in front meanwhile
             self._doubtShown = values.showDoubt
             self.logic.showDoubt(values.showDoubt)
-        self.updateButtons()
+        self.updatePanel()
 
-    def updateButtons(self):
+    def updatePanel(self):
         """Enable what can succeed, and say why the rest cannot."""
-        reason = self._reason()
+        self.models.update()
+        self.result.update()
+        general = self._reason()
+        reason = general or (_("Choose a volume.") if self._parameterNode.inputVolume is None else "")
+        self.batch.update(general)
         self.ui.segmentButton.enabled = not reason
         self.ui.segmentButton.toolTip = reason or _("Segment the volume; it can be canceled at any time.")
         self.ui.cancelButton.enabled = self.job is not None
         self.ui.cancelButton.toolTip = (
-            _("Stop and keep everything as it was.") if self.job else _("Nothing is running.")
-        )
-        known = self.logic.doubtNode(self._parameterNode.inputVolume) is not None
-        self.ui.doubtBox.enabled = known or self.ui.doubtBox.checked
-        self.ui.doubtBox.toolTip = (
-            _("Colors what may be wrong, from yellow (look twice) to red, in the slice views that show the volume.")
-            if known
-            else _("Segment the volume with a model that reflects on its result; then this shows what may be wrong.")
+            _("Stop. What was there before stays as it was.") if self.job else _("Nothing is running.")
         )
         self.ui.progressBar.visible = self.job is not None
         self.ui.inputs.enabled = self.job is None
         self.ui.statusLabel.text = self._message or reason
 
-    def onSegment(self, checked=False):
-        """Start."""
-        values = self._parameterNode
-        self._message = ""
-        self.logic.runner = self.logic.runner or self.logic.serviceRunner(
-            packages.python(), packages.store(), packages.environment()
-        )
-        self.job = self._guarded(
-            lambda: self.logic.segment(
-                values.inputVolume,
-                values.model,
-                reflect=None if values.reflect else False,
-                roiNode=values.region,
-                outputNode=values.outputSegmentation,
-            )
-        )
-        if self.job is not None:
-            self.job.progressed.connect(self.onProgress)
-            self.job.finished.connect(self.onFinished)
-            self.job.failed.connect(self.onFailed)
-            self.ui.progressBar.setValue(0)
-            self._timer.start()
-        self.updateButtons()
-
     def onPoll(self):
-        """Deliver what the job has to say, in the only thread that may touch nodes and widgets."""
-        if self.job is not None:
-            self.job.poll()
+        """Deliver what has happened, in the only thread that may touch nodes and widgets."""
+        for part in (self.job, self.models, self.firstUse, self.batch):
+            if part is not None:
+                part.poll()
+        if not self._entered and self.job is None:
+            self._timer.stop()
 
     def onProgress(self, fraction, message):
-        """Show how far it is."""
+        """Show how far it is, and how long it will still take."""
+        self._left.told(fraction)
         self.ui.progressBar.setValue(round(100 * fraction))
-        self._message = message
-        self.ui.statusLabel.text = message
+        self._message = ", ".join(part for part in (message, words.left(self._left.seconds)) if part)
+        self.ui.statusLabel.text = self._message
 
-    def onFinished(self, segmentationNode, report):
-        """Show the result."""
-        self._parameterNode.outputSegmentation = segmentationNode
-        if self._parameterNode.showDoubt:
-            self.logic.showDoubt(True)
-        self._done(words.summary(report))
+    def onFinished(self, segmentationNode, done):
+        """Show the result of one volume."""
+        kept = self.job.kept
+        self._over(segmentationNode, words.finished(done, kept))
+
+    def onBatchFinished(self, segmentationNode, summary):
+        """Show the last result of several."""
+        self._over(segmentationNode, words.batch(summary))
 
     def onFailed(self, error):
         """Say what went wrong, where the user looks anyway."""
-        self._done(str(error))
+        self._over(None, str(error))
 
     def onCancel(self, checked=False):
-        """Stop; nothing of the job runs when this returns."""
+        """Stop; the work itself ends in the background."""
         if self.job is not None:
             self.job.cancel()
             self.job.poll()
 
-    def onInstall(self, checked=False):
-        """Install what is missing, after a question."""
-        if self._guarded(lambda: packages.installPackages(self.resourcePath("RefSegSlicerRequirements.txt"))):
-            self._message = ""
-        self.updateModels()
+    def _single(self):
+        values = self._parameterNode
+        return self.logic.segment(values.inputVolume, outputNode=values.outputSegmentation, **self._options())
 
-    def _done(self, message):
-        self._timer.stop()
-        self.job, self._message = None, message
-        self.updateButtons()
+    def _options(self):
+        return {"model": self._parameterNode.model, **self.models.options()}
+
+    def _begin(self, make, finished):
+        """Start the job that make() gives; finished: who hears of its result."""
+        self._message = ""
+        job = self._guarded(make)
+        if job is not None:
+            self.job, self._left = job, TimeLeft()
+            job.progressed.connect(self.onProgress)
+            job.finished.connect(finished)
+            job.failed.connect(self.onFailed)
+            self.ui.progressBar.setValue(0)
+            self._timer.start()
+        self.updatePanel()
+
+    def _over(self, segmentationNode, message):
+        """A job has come to its end."""
+        self.job = None
+        if segmentationNode is not None:
+            self._parameterNode.outputSegmentation = segmentationNode
+            if self._parameterNode.showDoubt:
+                self.logic.showDoubt(True)
+        self._message = message
+        self.openService()  # the settings may have been changed meanwhile
 
     def _reason(self):
-        """Why Segment cannot be pressed; empty if it can."""
+        """Why nothing at all can be segmented now; empty if it can."""
         if self.job is not None:
             return _("Segmenting. Press Cancel to stop.")
-        if self._missing:
-            return _("Some Python packages are missing. Press Install.")
-        if self._parameterNode.inputVolume is None:
-            return _("Choose a volume.")
-        if not self._parameterNode.model:
-            return _("There is no model in the store. Import or train one.")
-        return ""
+        if self.firstUse.needed():
+            return _("RefSeg has to be set up first: see above.")
+        return self.models.reason()
+
+    def _say(self, sentence):
+        self._message = sentence
+        self.updatePanel()
 
     def _guarded(self, work):
         """Run `work`; an error for people goes to the panel, and the result is then None."""
@@ -238,7 +275,11 @@ class RefSegSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             return work()
         except RefSegError as error:
             self._message = str(error)
+            self.ui.statusLabel.text = self._message
             return None
+
+    def _values(self):
+        return self._parameterNode
 
     def _watchParameters(self):
         self._parameterNode = RefSegSlicerParameterNode(self.logic.getParameterNode())

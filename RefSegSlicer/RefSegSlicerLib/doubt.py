@@ -4,6 +4,9 @@ The map has the voxels of the image and lies under the same transform, so that i
 What a view showed in front before is kept in the view itself, so that it comes back even after the scene was saved.
 """
 
+import json
+from dataclasses import asdict
+
 import slicer
 from RefSegLib.errors import BadInput
 from vtk import vtkMatrix4x4
@@ -11,6 +14,7 @@ from vtk import vtkMatrix4x4
 from RefSegSlicerLib import mrml
 
 IMAGE = "RefSegDoubtOf"  # node reference of a map to its image; as an attribute it marks maps, image or not
+PLACES = "RefSegPlaces"  # attribute of a map: where in it to look first, as JSON
 BEFORE = "RefSegForegroundBefore"  # node reference of a view to what it showed in front, attribute: how opaque
 WARM = "vtkMRMLColorTableNodeWarm1"  # from yellow to red
 SHOWN_FROM = 0.1
@@ -34,10 +38,25 @@ def doubtArray(volumeNode):
     return array if array.shape == volumeNode.GetImageData().GetDimensions()[::-1] else None
 
 
-def writeDoubt(suspect, volumeNode):
+def placesOf(volumeNode):
+    """Where in the map of an image to look first (quality.places.Place); empty if there is no map or nobody told."""
+    node = doubtNode(volumeNode)
+    text = node.GetAttribute(PLACES) if node is not None else None
+    if not text:
+        return []
+    from RefSegLib.quality.places import Place  # and with it scipy: not at the start of Slicer
+
+    try:
+        return [Place(**entry | {"index": tuple(entry["index"])}) for entry in json.loads(text)]
+    except (ValueError, TypeError, KeyError):  # of another RefSeg
+        return []
+
+
+def writeDoubt(suspect, volumeNode, places=()):
     """Write a map (Volume with the voxels of `volumeNode`, 0..1) into the image's node for it, made if need be.
 
-    suspect: None removes an earlier map, which speaks of another mask. Returns the node or None.
+    suspect: None removes an earlier map, which speaks of another mask. places: where in it to look first, stays with
+    the map. Returns the node or None.
     """
     node = doubtNode(volumeNode)
     if suspect is None:
@@ -53,6 +72,7 @@ def writeDoubt(suspect, volumeNode):
         node.SetNodeReferenceID(IMAGE, volumeNode.GetID())
         node.SetAttribute(IMAGE, "1")
     slicer.util.updateVolumeFromArray(node, suspect.array[0])
+    node.SetAttribute(PLACES, json.dumps([asdict(place) for place in places]))
     matrix = vtkMatrix4x4()
     volumeNode.GetIJKToRASMatrix(matrix)
     node.SetIJKToRASMatrix(matrix)

@@ -10,7 +10,6 @@ import numpy as np
 import slicer
 import vtk
 from RefSegLib.errors import BadInput
-from scipy import ndimage
 from vtk.util.numpy_support import vtk_to_numpy
 
 from RefSegSlicerLib import mrml
@@ -149,6 +148,8 @@ def _freeId(segmentation, name) -> str:
 
 def _prints(array) -> dict:
     """value -> (checksum of the shape of its voxels in the smallest box around them, index of that box's first)."""
+    from scipy import ndimage  # not at the start of Slicer
+
     found = {}
     for value, box in enumerate(ndimage.find_objects(array), start=1):
         if box is not None:

@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).parents[2]
 MODULES = ("RefSegSlicer", "InteractiveLearning")
 # Set by code, because their choices are only known at run time.
-UNBOUND = {"RefSegSlicer": {"model"}, "InteractiveLearning": {"model"}}
+UNBOUND = {"RefSegSlicer": {"model", "regionKind"}, "InteractiveLearning": {"model"}}
 FILE_SCOPE = {"slicer", "vtk", "qt", "ctk", "numpy", "SimpleITK", "scipy"}
 OWN = ("RefSegLib", "InteractiveLearningLib", "RefSegSlicerLib", "InteractiveLearningSlicerLib")
 

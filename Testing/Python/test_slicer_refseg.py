@@ -8,17 +8,18 @@ import numpy as np
 import psutil
 import pytest
 import slicer
+from InteractiveLearningLib.service.local import LocalService, ServiceRunner
 from RefSegLib.errors import BadInput, Cancelled
-from RefSegLib.jobs import Job, Segmented
+from RefSegLib.jobs import Segmented
 from RefSegLib.models.spec import Label
 from RefSegLib.volume.grid import Grid
 from RefSegLib.volume.volume import LabelMap
 from RefSegSlicerLib import checks, masks, mrml
-from RefSegSlicerLib.segmentation_logic import SegmentationLogic
 
 pytest_plugins = ("slicer_standin.fixtures",)
 pytestmark = pytest.mark.usefixtures("an_empty_scene", "no_swallowed_exceptions")
 
+WHOLE = "whole volume"
 SCALE = np.diag([1.2, 0.8, 1.0, 1.0])
 PARENTS = {"no transform": None, "moved": checks.MOVE, "scaled along its axes": "scaled", "twice": "twice"}
 
@@ -111,22 +112,25 @@ def test_a_saved_segmentation_reads_back_the_same(an_empty_scene, tmp_path):
         assert np.array_equal(mrml.segmentArray(again, name, node), mrml.segmentArray(segmentation, name, node))
 
 
+def SegmentationLogic(*arguments):
+    """The logic, whose words need the application's translations."""
+    from RefSegSlicerLib.segmentation_logic import SegmentationLogic
+
+    return SegmentationLogic(*arguments)
+
+
 class Immediate:
-    """A runner without a process: its job ends with the given result or error."""
+    """A runner without a process: it ends with the given result or error."""
 
     def __init__(self, result):
         self.result, self.calls = result, []
 
-    def segment(self, volume, model, **options):
+    def segmented(self, volume, model, *, progress, **options):
         self.calls.append((volume, model, options))
-
-        def work(report, cancelled):
-            report(0.5, "half way")
-            if isinstance(self.result, Exception):
-                raise self.result
-            return self.result
-
-        return Job(work, lambda: None)
+        progress(0.5, "half way")
+        if isinstance(self.result, Exception):
+            raise self.result
+        return self.result
 
     def close(self):
         """Nothing to end."""
@@ -155,7 +159,7 @@ def test_the_runner_gets_the_volume_the_model_and_the_box(an_empty_scene):
     roi.SetSizeWorld(0.1, 0.1, 0.1)
     runner = Immediate(a_result(node))
     logic = SegmentationLogic(an_empty_scene, runner)
-    progress, finished, failed = run(logic.segment(node, "balls@3", reflect=False, roiNode=roi))
+    progress, finished, failed = run(logic.segment(node, "balls@3", reflect=False, region=roi))
     volume, model, options = runner.calls[0]
     assert volume.grid.same_as(mrml.worldGrid(node)) and model == "balls@3"
     assert options == {"reflect": False, "roi": (3, 4, 5, 4, 5, 6), "suspect": False}
@@ -163,17 +167,25 @@ def test_the_runner_gets_the_volume_the_model_and_the_box(an_empty_scene):
     assert mrml.segmentArray(finished[0][0], "RefSeg_thing", node).sum() == 27
 
 
-def test_a_constant_volume_and_one_with_nan_are_refused_before_anything_starts(an_empty_scene):
+def test_a_constant_volume_and_one_with_nan_are_refused_before_anything_is_asked_of_the_engine(an_empty_scene):
     runner = Immediate(None)
     logic = SegmentationLogic(an_empty_scene, runner)
     flat = checks.addVolume(an_empty_scene, checks.FLIPPED, np.zeros(checks.FLIPPED.shape, np.int16))
-    with pytest.raises(BadInput, match="'image' has the same value"):
-        logic.segment(flat, "balls")
     array = np.random.default_rng(0).normal(size=checks.FLIPPED.shape)
     array[0, 0, 0] = np.nan
-    with pytest.raises(BadInput, match="not numbers"):
-        logic.segment(checks.addVolume(an_empty_scene, checks.FLIPPED, array), "balls")
+    broken = checks.addVolume(an_empty_scene, checks.FLIPPED, array)
+    for node, sentence in ((flat, "'image' has the same value"), (broken, "not numbers")):
+        _, finished, failed = run(logic.segment(node, "balls"))
+        assert not finished and sentence in str(failed[0][0])
     assert not runner.calls
+
+
+def test_the_whole_volume_is_a_box_of_all_its_voxels(an_empty_scene):
+    node = checks.addVolume(an_empty_scene, checks.OBLIQUE)
+    runner = Immediate(a_result(node))
+    _, finished, _ = run(SegmentationLogic(an_empty_scene, runner).segment(node, "balls", region=WHOLE))
+    assert runner.calls[0][2]["roi"] == (0, 0, 0, *checks.OBLIQUE.shape)
+    assert finished[0][1]["settings"]["region"] == "whole volume"
 
 
 @pytest.mark.parametrize("change", ["removed", "moved", "closed"])
@@ -215,10 +227,15 @@ def a_store(tmp_path_factory):
     return home
 
 
+def a_runner_on(store, python=sys.executable, environment=None):
+    """A runner on the service of this computer."""
+    return ServiceRunner(LocalService(store, python, environment))
+
+
 @pytest.fixture(scope="module")
 def a_runner(a_store):
     """What the module segments with: the service is started by the first job, and ends with the last test."""
-    runner = SegmentationLogic.serviceRunner(sys.executable, a_store)
+    runner = a_runner_on(a_store)
     yield runner
     pid = the_service(a_store)
     runner.close()
@@ -244,7 +261,7 @@ def test_a_volume_is_segmented_and_reflected_on_by_the_service(an_empty_scene, a
     logic = SegmentationLogic(an_empty_scene, a_runner)
     progress, finished, failed = run(logic.segment(node, "balls"))
     assert not failed, failed[0][0]
-    segmentation, report = finished[0]
+    segmentation, done = finished[0]
     expected = Engine(ModelStore(a_store).load("balls")).segment(mrml.volumeFromNode(node))
     found = mrml.labelsFromSegmentation(segmentation, [f"RefSeg_{n.name}" for n in expected.names], node)
     assert expected.labels.array.any()
@@ -253,7 +270,7 @@ def test_a_volume_is_segmented_and_reflected_on_by_the_service(an_empty_scene, a
     assert suspect.max() > 0.1
     np.testing.assert_allclose(slicer.util.arrayFromVolume(logic.doubtNode(node)), suspect, atol=1e-3)
     assert len(progress) > 2 and progress[-1][0] <= 1
-    assert [label["name"] for label in report["images"][0]["labels"]] == ["bright", "dim"]
+    assert [label["name"] for label in done["found"]["labels"]] == ["bright", "dim"]
 
 
 def test_a_model_that_cannot_reflect_still_segments_and_leaves_no_map(an_empty_scene, a_runner):
@@ -261,6 +278,7 @@ def test_a_model_that_cannot_reflect_still_segments_and_leaves_no_map(an_empty_s
     logic = SegmentationLogic(an_empty_scene, a_runner)
     _, finished, failed = run(logic.segment(node, "plain"))
     assert not failed, failed[0][0]
+    assert finished[0][1]["settings"]["reflect"] is False
     assert finished[0][0].GetSegmentation().GetNumberOfSegments() == 2 and logic.doubtNode(node) is None
 
 
@@ -273,11 +291,11 @@ def test_a_model_that_is_not_there_is_told_in_one_sentence(an_empty_scene, a_run
 
 def test_a_python_without_the_engine_or_without_anything_is_told_in_one_sentence(an_empty_scene, tmp_path):
     node = checks.addVolume(an_empty_scene, checks.FLIPPED)
-    missing = SegmentationLogic.serviceRunner("/no/python", tmp_path)
+    missing = a_runner_on(tmp_path, "/no/python")
     _, _, failed = run(SegmentationLogic(an_empty_scene, missing).segment(node, "m"))
     assert "could not be started" in str(failed[0][0])
     bare = {"PATH": "/usr/bin:/bin", "PYTHONNOUSERSITE": "1"}
-    without = SegmentationLogic.serviceRunner(sys._base_executable, tmp_path, bare)
+    without = a_runner_on(tmp_path, sys._base_executable, bare)
     _, _, failed = run(SegmentationLogic(an_empty_scene, without).segment(node, "m"))
     assert f"The Python '{sys._base_executable}' lacks " in str(failed[0][0])
     assert "Traceback" not in str(failed[0][0])
@@ -288,7 +306,7 @@ def test_canceling_while_the_service_starts_ends_it(an_empty_scene, a_store, tmp
 
     shutil.copytree(a_store / "models", tmp_path / "models")
     node = checks.addVolume(an_empty_scene, checks.FLIPPED)
-    logic = SegmentationLogic(an_empty_scene, SegmentationLogic.serviceRunner(sys.executable, tmp_path))
+    logic = SegmentationLogic(an_empty_scene, a_runner_on(tmp_path))
     before = _children()
     job = logic.segment(node, "balls")
     until = time.monotonic() + 20
@@ -320,3 +338,18 @@ def test_a_service_that_is_killed_is_started_again_and_the_segmentation_comes_to
 def _children():
     """Processes that this one has started and that still run."""
     return {process.pid for process in psutil.Process().children() if process.status() != psutil.STATUS_ZOMBIE}
+
+
+def test_a_python_of_the_settings_starts_without_slicers_libraries(monkeypatch):
+    import qt
+    from RefSegSlicerLib import settings
+
+    assert settings.environment() is None
+    settings.choose(settings.PYTHON_KEY, "/opt/engine/bin/python")
+    before_slicer = qt.QProcessEnvironment()
+    before_slicer.insert("PATH", "/usr/bin")
+    monkeypatch.setattr(slicer.app, "startupEnvironment", lambda: before_slicer)
+    try:
+        assert settings.python() == "/opt/engine/bin/python" and settings.environment() == {"PATH": "/usr/bin"}
+    finally:
+        slicer.app.settings().clear()

@@ -1,6 +1,7 @@
 """Where a mask may be wrong, on the way from working grids to the image, into the scene and onto the screen."""
 
 import json
+import xml.etree.ElementTree as ElementTree
 from types import SimpleNamespace
 
 import numpy as np
@@ -263,29 +264,63 @@ def words():
 
 
 def a_report(**changes):
+    """The entry of an image in a report."""
     told = {"estimated_dice": {"1": 0.88, "2": 0.61}, "estimated_interval": {"1": [0.83, 0.92], "2": [0.4, 0.75]}}
     region = {"side": "left", "labels": {"1": "Left head", "2": "Left tail"}, "said": "First mask kept."}
     region["reflection"] = told | changes
     labels = [{"name": name, "milliliters": 1.5} for name in ("Left head", "Left tail")]
-    return json.loads(json.dumps({"images": [{"labels": labels, "regions": [region]}]}))
+    return json.loads(json.dumps({"labels": labels, "regions": [region]}))
+
+
+def cells(table):
+    """The rows of a table in HTML."""
+    rows = ElementTree.fromstring(table.replace("&nbsp;", "")).iter("tr")
+    return [[cell.text for cell in row.iter("td")] for row in rows]
 
 
 def test_quality_is_told_in_words_and_numbers(words):
-    assert words.summary(a_report()).splitlines() == [
-        "Left head: probably good, Dice 0.88 (0.83 to 0.92), 1.50 ml",
-        "Left tail: please check, Dice 0.61 (0.40 to 0.75), 1.50 ml",
-        "Left: First mask kept.",
+    found = a_report()
+    assert cells(words.table(found)) == [
+        ["Left head", "1.50 ml", "probably good, Dice 0.88 (0.83 to 0.92)"],
+        ["Left tail", "1.50 ml", "please check, Dice 0.61 (0.40 to 0.75)"],
     ]
+    assert words.said(found) == ["Left: First mask kept."]
 
 
 def test_models_without_intervals_or_estimates_are_told_of_as_well(words):
-    first, second, _ = words.summary(a_report(estimated_interval={})).splitlines()
-    assert first == "Left head: probably good, Dice 0.88, 1.50 ml" and "Dice 0.61, " in second
-    assert words.summary(a_report(estimated_dice={})).splitlines()[0] == "Left head: 1.50 ml"
-    report = a_report()
-    report["images"][0]["regions"][0] |= {"reflection": None, "said": "This region is too large."}
-    assert estimates_of(report["images"][0]) == []
-    assert words.summary(report).splitlines()[-1] == "Left: This region is too large."
+    first, second = cells(words.table(a_report(estimated_interval={})))
+    assert first[2] == "probably good, Dice 0.88" and second[2] == "please check, Dice 0.61"
+    assert cells(words.table(a_report(estimated_dice={})))[0] == ["Left head", "1.50 ml", "not estimated"]
+    found = a_report()
+    found["regions"][0] |= {"reflection": None, "said": "This region is too large."}
+    assert estimates_of(found) == []
+    assert words.said(found) == ["Left: This region is too large."]
+    assert cells(words.table(found | {"regions": []}))[0] == ["Left head", "1.50 ml", "not estimated"]
+    assert words.table({}) == ""
+
+
+def test_names_are_text_and_no_markup(words):
+    found = a_report(estimated_dice={})
+    found["labels"][0]["name"] = "<b>T1 & T2</b>"
+    assert cells(words.table(found))[0][0] == "<b>T1 & T2</b>"
+
+
+def test_structures_that_were_not_found_are_named(words):
+    found = a_report()
+    found["labels"][1]["voxels"] = 0
+    assert "Not found: Left tail." in words.finished({"found": found}, ())
+    assert "Not found" not in words.finished({"found": a_report()}, ())
+
+
+def test_the_time_left_is_told_in_words(words):
+    told = {
+        3: "a few seconds left",
+        31: "about 30 seconds left",
+        55: "about a minute left",
+        130: "about 2 minutes left",
+    }
+    assert {seconds: words.left(seconds) for seconds in told} == told
+    assert words.left(3 * 3600) == "about 3 hours left" and words.left(None) == ""
 
 
 def test_a_mask_that_may_well_be_poor_is_not_called_good(words):
