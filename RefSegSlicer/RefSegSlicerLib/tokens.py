@@ -40,6 +40,7 @@ def _from(use):
     try:
         import keyring
 
-        return use(keyring)
+        # Backends below that are files that anybody can read, or none at all.
+        return use(keyring) if keyring.core.recommended(keyring.get_keyring()) else None
     except Exception:  # backends are programs of others, and raise what they like; what they say may name the secret
         return None

@@ -237,11 +237,17 @@ def test_a_site_segments_what_this_computer_segments(a_home, a_site, tmp_path):
 # Tokens
 
 
+class SystemsKeyring(PlaintextKeyring):
+    """A keyring that counts as the operating system's."""
+
+    priority = 5
+
+
 @pytest.fixture(autouse=True)
 def a_keyring(tmp_path):
     """A real keyring: a file of the test's own. Nothing is held in memory from before."""
     before = keyring.get_keyring()
-    backend = PlaintextKeyring()
+    backend = SystemsKeyring()
     backend.file_path = str(tmp_path / "keyring.cfg")
     keyring.set_keyring(backend)
     tokens._held.clear()
@@ -273,15 +279,17 @@ class Broken(fail.Keyring):
     def get_password(self, service, username):
         raise RuntimeError(f"the bus is gone while {username} asked")
 
+    priority = 5
     set_password = delete_password = get_password
 
 
-@pytest.mark.parametrize("backend", [fail.Keyring, null.Keyring, Broken])
-def test_without_a_keyring_a_token_is_held_for_this_run(backend):
+@pytest.mark.parametrize("backend", [fail.Keyring, null.Keyring, Broken, PlaintextKeyring])
+def test_without_a_keyring_a_token_is_held_for_this_run(backend, tmp_path):
     keyring.set_keyring(backend())
+    keyring.get_keyring().file_path = str(tmp_path / "readable.cfg")
     assert tokens.token(URL) is None
     assert not tokens.keep(URL, "a-secret-token")
-    assert tokens.token(URL) == "a-secret-token"
+    assert tokens.token(URL) == "a-secret-token" and not (tmp_path / "readable.cfg").exists()
     tokens.forget(URL)
     assert tokens.token(URL) is None
 
