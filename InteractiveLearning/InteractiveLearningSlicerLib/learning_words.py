@@ -14,9 +14,10 @@ def learner(state, trouble, starting):
     if not state:
         return starting or _("Asking...")
     number, count = state["cases"] - state["pending"] + 1, state["cases"]
-    if state["running"] and state["held"]:
+    working = state["running"] and (state["pending"] or (state["status"] or {}).get("state") == "validating")
+    if working and state["held"]:
         return _("Learning is held for a moment: somebody is working with an image.")
-    if state["running"]:
+    if working:
         return _working(state, number, count)
     if state["trouble"]:
         return _("Learning could not go on: {why} It is tried again by itself.").format(why=state["trouble"])
@@ -122,7 +123,7 @@ def details(entry):
         lines.append(f"   {place}: {_pair(pair)}")
     if entry["parent"] and entry["cases"]:
         lines.append(
-            _("Made from version {parent}, with {count} cases.").format(
+            _("Made from version {parent}; cases it learnt from: {count}.").format(
                 parent=entry["parent"].rpartition("@")[2], count=entry["cases"]
             )
         )

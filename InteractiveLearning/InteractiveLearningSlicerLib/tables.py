@@ -6,7 +6,7 @@ def fill(table, rows, newItem):
 
     Nobody is told of a change of the selection meanwhile.
     """
-    if texts(table) == rows:
+    if rows and texts(table) == rows:
         return
     blocked = table.blockSignals(True)
     table.setRowCount(len(rows))

@@ -300,6 +300,7 @@ LEARNING = {"state": "learning", "iteration": 40, "iterations": 150}
     ("changes", "said"),
     [
         ({}, "Nothing is left to learn. Cases that were learnt: 5."),
+        ({"running": True, "status": {"state": "idle"}}, "Nothing is left to learn. Cases that were learnt: 5."),
         ({"cases": 0}, "Nothing has been accepted for this model yet."),
         ({"pending": 2}, "Accepted cases that wait: 2. Learning begins by itself."),
         ({"pending": 3, "running": True}, "The learner starts."),

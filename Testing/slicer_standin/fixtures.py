@@ -27,10 +27,9 @@ def picture(widget, name):
     folder.mkdir(parents=True, exist_ok=True)
     panel = widget if isinstance(widget, qt.QWidget) else widget.parent
     panel.show()
-    panel.resize(WIDTH, panel.sizeHint().height())
-    slicer.app.processEvents()
-    panel.resize(WIDTH, panel.sizeHint().height())  # words that are wrapped know their height once they are shown
-    slicer.app.processEvents()
+    for _ in range(4):  # what was hidden, and words that are wrapped, know their height some events later
+        panel.resize(WIDTH, max(panel.sizeHint().height(), panel.heightForWidth(WIDTH)))
+        slicer.app.processEvents()
     assert panel.grab().save(str(folder / f"{name}.png"))
     panel.hide()
 
