@@ -76,11 +76,11 @@ def test_a_fault_of_the_program_is_told_and_not_hidden():
     failed = []
 
     def turn():
-        yield lambda: [][1]
+        yield lambda: {}["missing"]
 
     turns = Turns(failed.append)
     turns.take(turn())
-    with pytest.raises(IndexError):
+    with pytest.raises(KeyError):
         done(turns)
     turns.take(counting([], "next"))
     done(turns)
