@@ -261,9 +261,7 @@ class RefSegSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Why nothing at all can be segmented now; empty if it can."""
         if self.job is not None:
             return _("Segmenting. Press Cancel to stop.")
-        if self.firstUse.needed():
-            return _("RefSeg has to be set up first: see above.")
-        return self.models.reason()
+        return self.firstUse.reason() or self.models.reason()
 
     def _say(self, sentence):
         self._message = sentence

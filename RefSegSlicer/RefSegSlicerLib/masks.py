@@ -24,14 +24,15 @@ NEAR = 0.1
 @dataclass(frozen=True)
 class Crop:
     """The part of a label map that is not 0. shape: of the image; lower: index k, j, i of the first voxel; array: label
-    values (k, j, i); names: RefSegLib Labels; prints: value -> (checksum, index of its first voxel), None for a label
-    without voxels.
+    values (k, j, i); names: RefSegLib Labels; terms: value -> its terminology as Slicer stores it; prints: value ->
+    (checksum, index of its first voxel), None for a label without voxels.
     """
 
     shape: tuple[int, int, int]
     lower: tuple[int, int, int]
     array: np.ndarray
     names: tuple
+    terms: dict
     prints: dict
 
 
@@ -45,6 +46,8 @@ class Written:
 
 def crop(labels, names) -> Crop:
     """What `write` needs of a LabelMap; takes a second for large images, and may be called in any thread."""
+    from RefSegLib.volume.segmentation_file import terminology  # needs pydantic, as whoever made the labels does
+
     start, stop = mrml.boundingBox(labels.array)
     array = np.ascontiguousarray(labels.array[tuple(map(slice, start, stop))])
     found = _prints(array)
@@ -53,7 +56,8 @@ def crop(labels, names) -> Crop:
         name.value: (found[name.value][0], np.add(found[name.value][1], lower)) if name.value in found else None
         for name in names
     }
-    return Crop(labels.array.shape, lower, array, tuple(names), prints)
+    terms = {name.value: terminology(name) for name in names}
+    return Crop(labels.array.shape, lower, array, tuple(names), terms, prints)
 
 
 def write(cropped, volumeNode, outputNode=None) -> Written:
@@ -81,7 +85,7 @@ def write(cropped, volumeNode, outputNode=None) -> Written:
             earlier = _ofLabel(segmentation, label.name)
             kept += [segmentation.GetSegment(i).GetName() for i in earlier if i not in unchanged]
             place = next((i for i in earlier if i in unchanged), None)
-            segment = _newSegment(segmentation, label) if place is None else segmentation.GetSegment(place)
+            segment = _newSegment(segmentation, label, cropped) if place is None else segmentation.GetSegment(place)
             segment.RemoveAllRepresentations()
             segment.SetLabelValue(label.value)
             segment.AddRepresentation(mrml.REPRESENTATION, layer)  # shared by all labels until somebody parts them
@@ -129,15 +133,13 @@ def _ofLabel(segmentation, name) -> list[str]:
     return [i for i in ids if tagOf(segmentation.GetSegment(i), LABEL) == name or i == f"RefSeg_{name}"]
 
 
-def _newSegment(segmentation, label):
-    from RefSegLib.volume.segmentation_file import terminology  # needs pydantic, as whoever made the label does
-
+def _newSegment(segmentation, label, cropped):
     segment = slicer.vtkSegment()
     names = {segmentation.GetNthSegment(n).GetName() for n in range(segmentation.GetNumberOfSegments())}
     numbered = (f"{label.name} ({n})" for n in range(2, len(names) + 3))
     segment.SetName(label.name if label.name not in names else next(n for n in numbered if n not in names))
     segment.SetColor(*label.color)
-    segment.SetTag(slicer.vtkSegment.GetTerminologyEntryTagName(), terminology(label))
+    segment.SetTag(slicer.vtkSegment.GetTerminologyEntryTagName(), cropped.terms[label.value])
     return segment
 
 

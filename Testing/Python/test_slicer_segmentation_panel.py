@@ -401,3 +401,29 @@ def test_the_real_engine_is_reached_through_the_panel(a_panel, an_empty_scene):
     done = provenance.stamped(node)
     assert len(done["image"]) == 64 and set(done["weights"]) == {"segmenter.safetensors", "synthesizer.safetensors"}
     picture(a_panel, "segmentation-11-real")
+
+
+def test_the_shipped_model_segments_a_real_image(a_panel, an_empty_scene, shared_data):
+    from RefSegLib.volume.io import read_image
+
+    ui = a_panel.ui
+    file = next(iter(sorted((shared_data / "msd_hippocampus" / "images").glob("*.nii.gz"))))
+    image = read_image(file)
+    volume = addVolume(an_empty_scene, image.grid, image.array[0])
+    ui.volumeSelector.setCurrentNode(volume)
+    ui.modelSelector.setCurrentIndex(ui.modelSelector.findText("hippocampus"))
+    ui.segmentButton.click()
+    until(lambda: a_panel.job is None, 200)
+    node = ui.outputSelector.currentNode()
+    assert node is not None, ui.statusLabel.text
+    found = provenance.stamped(node)["found"]
+    for label in found["labels"]:
+        mask = mrml.segmentArray(node, f"RefSeg_{label['name']}", volume)
+        assert mask.sum() == label["voxels"] > 300 and label["name"] in ui.qualityLabel.text
+    assert ui.qualityLabel.text.count("Dice 0.") == 2
+    places = doubt.placesOf(volume)
+    map_ = slicer.util.arrayFromVolume(doubt.doubtNode(volume))
+    assert ui.placesList.count == len(places) > 0 and all(map_[place.index] > 0.5 for place in places)
+    ui.cardSection.setCollapsed(False)
+    assert "hippocampus" in ui.cardBrowser.plainText.lower()
+    picture(a_panel, "segmentation-15-hippocampus")
