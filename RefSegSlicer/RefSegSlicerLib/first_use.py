@@ -32,6 +32,7 @@ class FirstUse:
         self._running, self._seen = None, settings.snapshot()
         self._buttons = {HERE: ui.hereButton, THERE: ui.thereButton, settings.SITE: ui.siteButton}
         self._look()
+        self._tell("")
         for button in self._buttons.values():
             button.connect("toggled(bool)", self.update)
         ui.setUpButton.connect("clicked(bool)", lambda *_: self.guarded(self.setUp))
@@ -162,7 +163,6 @@ class FirstUse:
         work.progressed.connect(self._progressed)
         work.failed.connect(self._failed)
         work.finished.connect(lambda *result: self._next(lambda: then(*result)))
-        self._progressed(0.0, "")
         self.update()
 
     def _next(self, then):
@@ -173,8 +173,8 @@ class FirstUse:
             self._failed(error)
 
     def _progressed(self, _fraction, message):
-        if message:
-            self.ui.setUpLabel.text = message
+        if message and self.busy:  # what Slicer installs goes on when the panel is closed
+            self._tell(message)
 
     def _failed(self, error):
         self._end(str(error))
@@ -182,8 +182,11 @@ class FirstUse:
 
     def _end(self, sentence):
         self._running = None
-        self.ui.setUpLabel.text = sentence
+        self._tell(sentence)
         self.update()
+
+    def _tell(self, sentence):
+        self.ui.setUpLabel.text, self.ui.setUpLabel.visible = sentence, bool(sentence)
 
     def _way(self):
         return next(way for way, button in self._buttons.items() if button.checked)

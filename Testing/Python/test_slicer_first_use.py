@@ -312,6 +312,25 @@ def test_stop_ends_before_the_next_step(
     assert not begun and "Stopped" in panel.ui.setUpLabel.text and panel.section.needed()
 
 
+def test_a_panel_that_is_closed_meanwhile_is_told_nothing_more(
+    open_panel, slicers_python, a_wheelhouse, requirements, an_engine_that_lacks_it, not_testing
+):
+    panel = open_panel(requirements)
+    panel.ui.wheelhouseEdit.currentPath = str(a_wheelhouse)
+    panel.ui.setUpButton.click()
+    panel.section.poll()
+    panel.section.poll()
+    assert slicer.packaging._running
+    shown = panel.ui.setUpLabel.text
+    panel.section.close()
+    end = time.monotonic() + 60
+    while slicer.packaging._running and time.monotonic() < end:
+        slicer.app.processEvents()
+        time.sleep(0.01)
+    assert importlib.metadata.version(PACKAGE) == "1.0"
+    assert panel.ui.setUpLabel.text == shown and not panel.changes and not panel.section.busy
+
+
 def test_what_is_slicers_own_is_kept_as_it_is(tmp_path):
     file = tmp_path / "folder" / "constraints.txt"
     arguments = packages.pipArguments(["no-such-package-at-all>=3"], file)
@@ -429,7 +448,7 @@ def test_another_python_is_tried_and_then_remembered(open_panel, nothing_but_the
     assert "There is no program" in panel.said[-1] and not settings.chosen(settings.PYTHON_KEY)
     panel.ui.pythonEdit.currentPath = sys.executable
     panel.ui.setUpButton.click()
-    assert panel.section.busy and panel.ui.setUpLabel.text == "" and panel.ui.stopButton.enabled
+    assert panel.section.busy and panel.ui.stopButton.enabled
     panel.until_done()
     assert "{}.{}.{} runs the engine, with PyTorch".format(*sys.version_info[:3]) in panel.said[-1] and not panel.asked
     assert settings.python() == sys.executable and settings.environment() and not panel.section.needed()
