@@ -4,7 +4,7 @@ import qt
 import slicer
 from RefSegLib.errors import RefSegError
 from RefSegLib.progress import TimeLeft
-from RefSegSlicerLib import connection, first_use, words
+from RefSegSlicerLib import connection, first_use, startup, words
 from RefSegSlicerLib.batch_section import BatchSection
 from RefSegSlicerLib.model_section import AUTOMATIC, ModelSection
 from RefSegSlicerLib.result_section import ResultSection
@@ -38,6 +38,7 @@ class RefSegSlicer(ScriptedLoadableModule):
             "real one, and the mask is improved where they differ. Not for diagnostic use."
         )
         self.parent.acknowledgementText = _("See the README for the publications behind the methods.")
+        slicer.app.connect("startupCompleted()", startup.register)
 
 
 @parameterNodeWrapper

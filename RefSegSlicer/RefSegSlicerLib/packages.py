@@ -5,8 +5,6 @@ import importlib.util
 import sys
 from pathlib import Path
 
-from RefSegSlicerLib.settings import PYTHON_KEY, STORE_KEY, environment, python, store  # noqa: F401
-
 # For the PyTorch extension; the engine's other packages are in ENGINE_FILE.
 TORCH = ">=2.6"
 ENGINE_FILE = Path(__file__).parents[1] / "Resources" / "RefSegEngineRequirements.txt"
@@ -18,28 +16,6 @@ def missingPackages(requirementsFile) -> list[str]:
     """The lines of a requirements file that the running Python does not satisfy."""
     lines = [line.strip() for line in Path(requirementsFile).read_text().splitlines()]
     return [line for line in lines if line and not line.startswith("#") and not _satisfied(line)]
-
-
-def installPackages(requirementsFile, confirm=None) -> bool:
-    """Install what is missing, once the user has agreed; returns False if they did not."""
-    import slicer
-
-    missing = missingPackages(requirementsFile)
-    if not missing:
-        return True
-    try:
-        from slicer import packaging
-    except ImportError:  # Slicer 5.10
-        question = f"RefSeg needs to install: {', '.join(missing)}. This takes a few minutes. Install now?"
-        if not (confirm or slicer.util.confirmOkCancelDisplay)(question):
-            return False
-        slicer.util.pip_install(" ".join(f'"{line}"' for line in missing))
-        return True
-    try:
-        packaging.pip_ensure(packaging.load_requirements(requirementsFile), requester="RefSeg")
-    except RuntimeError:  # the user declined
-        return False
-    return True
 
 
 def torchMissing() -> bool:

@@ -1,5 +1,6 @@
 """The page of RefSeg in the application's settings, and its images in Sample Data."""
 
+import importlib
 import os
 import sys
 from pathlib import Path
@@ -134,6 +135,19 @@ def test_there_is_one_page_and_none_without_a_main_window(a_dialog, a_page, monk
     monkeypatch.setattr(slicer.app, "commandOptions", lambda: SimpleNamespace(noMainWindow=True))
     monkeypatch.delattr(slicer.app, "settingsDialog")
     startup.register()
+
+
+def test_the_module_registers_both_once_slicer_is_up_and_not_before(a_dialog, sample_data_module, monkeypatch):
+    waiting = []
+    monkeypatch.setattr(slicer.app, "connect", lambda signal, function: waiting.append((signal, function)))
+    parent = qt.QWidget()
+    parent.path = str(ROOT / "RefSegSlicer" / "RefSegSlicer.py")
+    importlib.import_module("RefSegSlicer").RefSegSlicer(parent)
+    assert a_dialog.panel("RefSeg") is None and not sample_data_module.sources
+    ((signal, function),) = waiting
+    assert signal == "startupCompleted()"
+    function()
+    assert a_dialog.panel("RefSeg") is not None and sample_data_module.sources["RefSeg"]
 
 
 def test_sample_images_are_offered_once_with_a_picture_and_an_address_that_names_their_hash(sample_data_module):
