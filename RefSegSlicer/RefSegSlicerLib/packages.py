@@ -30,14 +30,15 @@ def torchExtension() -> bool:
 
 def inUse(requirements) -> list[str]:
     """Names of the packages among them that are there in other versions and loaded: those stay until a restart."""
-    names = {_parsed(line).name.lower() for line in requirements} & {
-        (found.metadata["Name"] or "").lower() for found in importlib.metadata.distributions()
-    }
-    if not names:
-        return []
-    modules = importlib.metadata.packages_distributions()
-    loaded = {name.lower() for module in modules.keys() & sys.modules.keys() for name in modules[module]}
-    return sorted(names & loaded)
+    found = []
+    for name in (_parsed(line).name for line in requirements):
+        try:
+            files = importlib.metadata.distribution(name).files or ()
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        if {file.parts[0].removesuffix(".py") for file in files} & sys.modules.keys():
+            found.append(name)
+    return sorted(found)
 
 
 def pipArguments(requirements, constraintsFile, folder="") -> list[str]:

@@ -140,7 +140,8 @@ def open_panel():
 
 @pytest.fixture
 def not_testing(monkeypatch):
-    """As in a Slicer that somebody uses: in testing mode nothing runs in the background."""
+    """As in a Slicer that somebody uses: in testing mode nothing runs in the background. All is loaded by now."""
+    loading.begin()
     monkeypatch.setattr(slicer.app, "testingEnabled", lambda: False)
 
 
