@@ -132,6 +132,7 @@ class InteractiveLearningWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
         """Leave nothing behind; a session that was not finished can go on later, and so does what was being learnt."""
         self.exit()
         self._strokes.stop()
+        self._strokes.deleteLater()  # else it and what it calls would keep each other for ever
         self.thinking.close()
         self.logic.endSession(keep=True)
         for section in self.sections:

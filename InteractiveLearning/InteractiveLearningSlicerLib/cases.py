@@ -149,6 +149,14 @@ class ServerCases:
         """Let others have the case, as it is."""
         self._service.client(progress).worklist_state(case.key, "leave")
 
+    def close(self, case, progress):
+        """Need the server no more; case: one that others may have, or None."""
+        try:
+            if case is not None:
+                self.leave(case, progress)
+        finally:
+            self._service.leave()
+
 
 def inThread(work, *values):
     """`work(*values, progress)` as Job wants it."""

@@ -29,7 +29,7 @@ class Worklist:
         self.cases, self.present = [], None
         self._leaving, self._kept = leaving, kept
         self._listing = self._opening = self._arrived = None
-        self._telling, self._again = [], False
+        self._telling, self._again, self._closed = [], False, False
         self._loaded = {}  # key -> id of the volume node that this list has brought into the scene
         self._tried, self._since, self._held = None, 0.0, False  # held: the source keeps the open case from others
 
@@ -132,10 +132,11 @@ class Worklist:
     def close(self):
         """Nothing more will be asked for. What was decided is told to its end; the open case is left to others."""
         self.cancel()
-        if self._held:
-            self._release(self.present)
+        if self.source.leased:
+            case = self.present if self._held else None
+            self._tell(lambda progress: self.source.close(case, progress))
         self._listing = self._opening = self.present = None
-        self._held = False
+        self._held, self._closed = False, True
 
     def _open(self, cases):
         reason = self._leaving()
@@ -223,7 +224,7 @@ class Worklist:
             if error is not None:
                 failed()
                 self._fail(error)
-            if self.source.leased and not self._telling:
+            if self.source.leased and not self._telling and not self._closed:
                 self.refresh()
 
         job.finished.connect(lambda _done: over())

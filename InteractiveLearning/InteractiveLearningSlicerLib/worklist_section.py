@@ -190,8 +190,11 @@ class WorklistSection:
         service = self._openService()
 
         def work(progress):
-            client = service.client(progress)
-            return [client.review(model, version, accepted) for model, version in versions]
+            try:
+                client = service.client(progress)
+                return [client.review(model, version, accepted) for model, version in versions]
+            finally:
+                service.leave()
 
         job = Job(inThread(work))
 

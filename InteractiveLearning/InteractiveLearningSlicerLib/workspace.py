@@ -38,7 +38,8 @@ class Workspace(SessionLogic):
             if part is not None:
                 part.close()
         if self.service is not None:
-            self.service.leave()
+            # After what the session has still to say: that would reach for the service again.
+            self.turns.aside(self.service.leave)
         self.service = self.catalog = self.learning = None
 
     def begin(self, volumeNode, segmentationNode, model, then=None):

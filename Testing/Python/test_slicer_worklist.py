@@ -366,6 +366,10 @@ class Site:
         self.about, self.home = (url, token), None
         self._client = Client(url, token, patience=1)
 
+    def leave(self):
+        assert threading.current_thread() is not threading.main_thread()
+        self._client.close()
+
     def client(self, progress):
         assert threading.current_thread() is not threading.main_thread()
         return self._client
@@ -378,11 +382,10 @@ def test_a_site_gives_cases_and_is_told_what_became_of_them(an_empty_scene, kept
     accounts = Accounts(home)
     accounts.add("zoe", Role.ANNOTATOR)
     settings.choose("RefSeg/WorklistSource", "server")
-    site = Site(service.url, service.token)
     with Client(service.url, accounts.give_token("zoe")) as zoe:
         first = zoe.worklist()[0]["id"]
         zoe.worklist_state(first, "take")
-        with a_panel(an_empty_scene, kept_settings, lambda: site) as panel:
+        with a_panel(an_empty_scene, kept_settings, lambda: Site(service.url, service.token)) as panel:
             panel.ui.worklist.collapsed = False
             until(lambda: panel.section.worklist is not None and panel.section.worklist.cases)
             assert panel.texts() == ["anna_visit1 (zoe works on it)", "bert", "carl"]
@@ -419,9 +422,9 @@ def test_two_people_never_open_the_same_case(an_empty_scene, kept_settings, a_fo
     accounts = Accounts(home)
     accounts.add("zoe", Role.ANNOTATOR)
     settings.choose("RefSeg/WorklistSource", "server")
-    site = Site(service.url, accounts.give_token("zoe"))
+    token = accounts.give_token("zoe")
     with (
-        a_panel(an_empty_scene, kept_settings, lambda: site) as hers,
+        a_panel(an_empty_scene, kept_settings, lambda: Site(service.url, token)) as hers,
         Client(service.url, service.token) as tester,
     ):
         hers.ui.worklist.collapsed = False

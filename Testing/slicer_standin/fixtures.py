@@ -43,6 +43,18 @@ def an_empty_scene():
 
 
 @pytest.fixture
+def a_main_window():
+    """Slicer's main window, without anything in it: shortcuts need one, and slicer.util.mainWindow() finds it."""
+    import qt
+    import shiboken6
+
+    window = qt.QMainWindow()
+    window.name = "qSlicerMainWindow"
+    yield window
+    shiboken6.delete(window)
+
+
+@pytest.fixture
 def no_swallowed_exceptions():
     """Qt slots and VTK observers print their exceptions and go on; here they fail the test."""
     raised, hook = [], sys.excepthook

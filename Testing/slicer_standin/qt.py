@@ -79,7 +79,9 @@ def _getattribute(self, key):
 
 
 QtCore.QObject.__getattribute__ = _getattribute
-QtCore.QObject.name = property(lambda self: self.objectName(), lambda self, value: self.setObjectName(value))
+_native_name = QtCore.QObject.objectName
+for _name in ("name", "objectName"):
+    setattr(QtCore.QObject, _name, property(_native_name, lambda self, value: self.setObjectName(value)))
 QtCore.QObject.className = lambda self: self.metaObject().className()
 
 
@@ -114,7 +116,7 @@ class QUiLoader(QtUiTools.QUiLoader):
         widget = super().load(buffer, parent)
         if self.missing:
             raise RuntimeError(f"no stand-in for {', '.join(sorted(self.missing))}")
-        named = {child.objectName(): child for child in [widget, *widget.findChildren(QtWidgets.QWidget)]}
+        named = {child.name: child for child in [widget, *widget.findChildren(QtWidgets.QWidget)]}
         for sender, signal, receiver, slot in wires:
             _bound(named[sender], signal).connect(_bound(named[receiver], slot))
         return widget
