@@ -113,8 +113,10 @@ class RefSegSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def enter(self):
         """Settings may have been changed and models published since the last visit."""
         self.firstUse.enter()
-        self.openService()
         self.logic.before.showResult()
+        self.result.enter()
+        self.openService()
+        self.updatePanel()
         self._entered = True
         self._timer.start()
 
@@ -192,6 +194,7 @@ class RefSegSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         )
         self.ui.progressBar.visible = self.job is not None
         self.ui.inputs.enabled = self.job is None
+        self.ui.inputs.toolTip = _("Segmenting. Cancel to choose something else.") if self.job else ""
         self.ui.statusLabel.text = self._message or reason
 
     def onPoll(self):

@@ -135,7 +135,7 @@ class Frames:
             self._volume,
             self._model,
             outputNode=self._output,
-            copied=True,
+            frame=True,
             ready=lambda: self._select(number),
             **self._options,
         )

@@ -36,7 +36,9 @@ class Before:
     def reason(self, node):
         """Why the first mask of a result cannot be shown; empty if it can."""
         if node is None or node.GetID() not in self._known:
-            return _("Segment the volume first; the mask before reflection is kept as long as the scene is open.")
+            return _(
+                "Segment the volume first. It is kept as long as the scene is open, but not for frames of sequences."
+            )
         cropped, volumeNode, state = self._known[node.GetID()]
         if cropped is None:
             return _("Reflection left the mask as it was.")

@@ -137,10 +137,52 @@ def checkDoubtLiesOnTheImage(scene, grid=OBLIQUE, parent=MOVE):
         assert np.allclose(mrml.worldFromIndex(index, found), mrml.worldFromIndex(index, node), atol=1e-9)
 
 
+def checkWhatPeoplePaintStays(scene, grid=OBLIQUE, parent=MOVE):
+    """A segment that was changed by hand is not written over; a second mask of it lies beside it."""
+    node = addVolume(scene, grid, parent=parent)
+    found = Found(mrml.worldGrid(node))
+    segmentation = masks.labelsToSegmentation(found, node)
+    edited, other = names(found)
+    mask = mrml.segmentArray(segmentation, edited, node)
+    mask[0, 0, 0] = True
+    slicer.util.updateSegmentBinaryLabelmapFromArray(mask.astype(np.uint8), segmentation, edited, node)
+    assert masks.unchangedSegments(segmentation.GetSegmentation()) == {other}
+    written = masks.write(masks.crop(found.labels, found.names), node, segmentation)
+    assert written.kept == (found.names[0].name,)
+    assert np.array_equal(mrml.segmentArray(segmentation, edited, node), mask)
+    assert segmentation.GetSegmentation().GetNumberOfSegments() == 3
+
+
+def checkTheFirstMaskIsShownForAWhile(scene, grid=OBLIQUE, parent=MOVE):
+    """The mask before reflection lies on the volume, in the colors of the result, and leaves nothing behind."""
+    from RefSegSlicerLib.before import Before  # needs the application's translations
+
+    node = addVolume(scene, grid, parent=parent)
+    found = Found(mrml.worldGrid(node))
+    result = masks.labelsToSegmentation(found, node)
+    result.GetSegmentation().GetSegment(names(found)[0]).SetColor(0.1, 0.2, 0.3)
+    first = LabelMap(np.flip(found.labels.array, 2), found.labels.grid)
+    toggle, count = Before(scene), scene.GetNumberOfNodes()
+    toggle.remember(result, node, masks.crop(first, found.names))
+    assert toggle.reason(result) == ""
+    toggle.show(result)
+    nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode", scene)
+    (shown,) = (other for other in nodes if other is not result)
+    assert shown.GetDisplayNode().GetVisibility() and not result.GetDisplayNode().GetVisibility()
+    assert not shown.GetSaveWithScene() and not shown.GetDisplayNode().GetSaveWithScene()
+    assert np.array_equal(mrml.labelsFromSegmentation(shown, names(found), node).array, first.array)
+    assert np.allclose(shown.GetSegmentation().GetSegment(names(found)[0]).GetColor(), (0.1, 0.2, 0.3))
+    assert np.array_equal(mrml.labelsFromSegmentation(result, names(found), node).array, found.labels.array)
+    toggle.showResult()
+    assert result.GetDisplayNode().GetVisibility() and scene.GetNumberOfNodes() == count
+
+
 CHECKS = (
     checkVolumesLieWhereTheyAre,
     checkMasksComeBackVoxelForVoxel,
     checkOtherSegmentsAreLeftAlone,
     checkRegionsHoldTheirVoxels,
     checkDoubtLiesOnTheImage,
+    checkWhatPeoplePaintStays,
+    checkTheFirstMaskIsShownForAWhile,
 )

@@ -121,6 +121,17 @@ def unchangedSegments(segmentation) -> set[str]:
     return found
 
 
+def changedSegments(segmentation) -> list[str]:
+    """Names of the segments that were written and whose voxels somebody has changed since."""
+    unchanged, names = unchangedSegments(segmentation), []
+    for number in range(segmentation.GetNumberOfSegments()):
+        identifier = segmentation.GetNthSegmentID(number)
+        segment = segmentation.GetSegment(identifier)
+        if identifier not in unchanged and tagOf(segment, WRITTEN):
+            names.append(segment.GetName())
+    return names
+
+
 def tagOf(segment, name) -> str:
     """A tag of a vtkSegment; empty if it has none."""
     text = vtk.reference("")

@@ -1,5 +1,7 @@
 """The panel's inputs: which model, what its card says, where it looks, and whether it reflects. Knows no Qt."""
 
+import re
+
 from slicer.i18n import tr as _
 
 from RefSegSlicerLib.catalog import Catalog
@@ -108,7 +110,7 @@ class ModelSection:
         card = _("Choose a model.") if model is None else model.card
         if card != self._card:
             self._card = card
-            ui.cardBrowser.setMarkdown(card)
+            ui.cardBrowser.setMarkdown(re.sub("(?m)^#", "###", card))  # headings of a page are too large here
         ui.reflectBox.enabled = model is not None and model.reflects
         ui.reflectBox.toolTip = self._aboutReflection(model)
         kind = values.regionKind if values.regionKind in KINDS else AUTOMATIC

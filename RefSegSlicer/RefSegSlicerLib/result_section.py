@@ -3,7 +3,7 @@
 import slicer
 from slicer.i18n import tr as _
 
-from RefSegSlicerLib import doubt, mrml, plots, provenance, similarity, words
+from RefSegSlicerLib import doubt, masks, mrml, plots, provenance, similarity, words
 
 
 class ResultSection:
@@ -12,11 +12,15 @@ class ResultSection:
 
     def __init__(self, ui, logic, values, guarded):
         self.ui, self.logic, self._values = ui, logic, values
-        self._places, self._stamp = None, None
+        self._places = self._told = None
         ui.beforeBox.connect("clicked(bool)", lambda shown: guarded(lambda: self.onBefore(shown)))
         ui.placesList.connect("currentRowChanged(int)", lambda row: guarded(lambda: self.onPlace(row)))
         ui.placesList.connect("itemClicked(QListWidgetItem*)", lambda item: guarded(self.onPlaceAgain))
         ui.plotButton.connect("clicked(bool)", lambda *_: guarded(self.onPlot))
+
+    def enter(self):
+        """The segments may have been changed since the last visit."""
+        self._told = None
 
     def exit(self):
         """Nothing but the result is left to see when the module is left."""
@@ -37,7 +41,7 @@ class ResultSection:
 
     def onPlace(self, row):
         """Let all slice views show a place in doubt, wherever the volume lies."""
-        volume = self._values().inputVolume
+        volume = self._volume()
         if volume is not None and self._places and 0 <= row < len(self._places):
             point = mrml.worldFromIndex(self._places[row].index, volume)
             slices = slicer.vtkMRMLSliceNode
@@ -57,9 +61,11 @@ class ResultSection:
         ui, values = self.ui, self._values()
         node = values.outputSegmentation
         done = provenance.stamped(node)
-        if done != self._stamp or not ui.doneLabel.text:
-            self._stamp = done
-            table = words.table(done.get("found") or {}) if done else ""
+        told = (None if node is None else node.GetID()), done
+        if told != self._told:
+            self._told = told
+            changed = masks.changedSegments(node.GetSegmentation()) if done else ()
+            table = words.table(done.get("found") or {}, changed) if done else ""
             ui.qualityLabel.text = table or _("Not known yet: segment the volume first.")
             ui.doneLabel.text = words.whatWasDone(done) if done else self._nothingDone(node)
         curves = similarity.seriesOf(done)
@@ -70,7 +76,7 @@ class ResultSection:
             else _("Segment the volume with a model that reflects on its result first.")
         )
         self._updateBefore(node)
-        self._updateDoubt(values)
+        self._updateDoubt(self._volume())
 
     @staticmethod
     def _nothingDone(node):
@@ -89,16 +95,22 @@ class ResultSection:
             "Shows the first mask in the place of the result, to compare them. The result itself stays as it is."
         )
 
-    def _updateDoubt(self, values):
+    def _volume(self):
+        """The volume that the chosen segmentation was made of, else the chosen volume."""
+        node = self._values().outputSegmentation
+        made = None if node is None else node.GetNodeReference(node.GetReferenceImageGeometryReferenceRole())
+        return made if provenance.stamped(node) is not None and made is not None else self._values().inputVolume
+
+    def _updateDoubt(self, volume):
         ui = self.ui
-        known = doubt.doubtNode(values.inputVolume) is not None
+        known = doubt.doubtNode(volume) is not None
         ui.doubtBox.enabled = known or ui.doubtBox.checked
         ui.doubtBox.toolTip = (
             _("Colors what may be wrong, from yellow (look twice) to red, in the slice views that show the volume.")
             if known
             else _("Segment the volume with a model that reflects on its result; then this shows what may be wrong.")
         )
-        places = doubt.placesOf(values.inputVolume)
+        places = doubt.placesOf(volume)
         if places != self._places:
             self._places = places
             ui.placesList.blockSignals(True)

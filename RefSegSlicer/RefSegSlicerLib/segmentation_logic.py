@@ -29,24 +29,25 @@ class SegmentationLogic:
     doubtNode = staticmethod(doubt.doubtNode)
 
     def segment(
-        self, volumeNode, model, *, reflect=None, region=None, outputNode=None, copied=False, ready=lambda: None
+        self, volumeNode, model, *, reflect=None, region=None, outputNode=None, frame=False, ready=lambda: None
     ):
         """Start segmenting a volume; returns a SegmentationJob. Raises BadInput for a volume that cannot be used.
 
         model: NAME or NAME@VERSION; reflect: None where the model can; region: None where the model itself looks for
         its structures, WHOLE for all of the volume, or a ROI node; outputNode: write into this segmentation (None: a
-        new one); copied: the voxels of the node will change meanwhile; ready: called before the result is written.
-        Where the mask is in doubt, if the model can tell, becomes a volume node as well: see `doubtNode`.
+        new one); frame: the node shows a frame of a sequence, and other frames meanwhile and afterwards; ready: called
+        before the result is written. Where the mask is in doubt, if the model can tell, becomes a volume node as well
+        (see `doubtNode`), and the mask before reflection is kept, but for frames, which neither would follow.
         """
         volume = mrml.volumeFromNode(volumeNode)
-        if copied:
+        if frame:
             volume = replace(volume, array=volume.array.copy())
         box = region
         if region == WHOLE:
             box = (0, 0, 0, *volume.grid.shape)
         elif region is not None:
             box = mrml.boxFromRoi(region, volumeNode)
-        options = {"reflect": reflect, "roi": box, "suspect": reflect is not False}
+        options = {"reflect": reflect, "roi": box, "suspect": reflect is not False and not frame}
         name = _("The volume '{name}'").format(name=volumeNode.GetName())
         runner, place = self.runner, self.place
 
@@ -56,7 +57,7 @@ class SegmentationLogic:
             done = _done(found, region if region in (None, WHOLE) else list(box), place)
             return _prepared(found, done)
 
-        return SegmentationJob(Job(work), self, volumeNode, outputNode, ready)
+        return SegmentationJob(Job(work), self, volumeNode, outputNode, frame, ready)
 
     def showDoubt(self, shown):
         """Lay maps of doubt over their volumes in all slice views, or take them away again."""
@@ -127,9 +128,9 @@ class SegmentationJob:
     done: what provenance.stamped tells of the node; kept: names of segments that stayed, because people changed them.
     """
 
-    def __init__(self, job, logic, volumeNode, outputNode, ready):
+    def __init__(self, job, logic, volumeNode, outputNode, frame, ready):
         self._job, self._logic, self._volumeNode, self._outputNode = job, logic, volumeNode, outputNode
-        self._geometry, self._ready = mrml.worldGrid(volumeNode), ready
+        self._geometry, self._frame, self._ready = mrml.worldGrid(volumeNode), frame, ready
         self.kept = ()
         self.progressed, self.finished, self.failed = job.progressed, Signal(), Signal()
         self.poll, self.cancel, self.wait = job.poll, job.cancel, job.wait
@@ -167,7 +168,8 @@ class SegmentationJob:
         self._logic.before.showResult()
         written = masks.write(result.mask, self._volumeNode, output)
         provenance.stamp(written.node, result.done)
-        self._logic.before.remember(written.node, self._volumeNode, result.first)
+        if not self._frame:
+            self._logic.before.remember(written.node, self._volumeNode, result.first)
         doubt.writeDoubt(result.suspect, self._volumeNode, result.places)
         self.kept = written.kept
         return written.node

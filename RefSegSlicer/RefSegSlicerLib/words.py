@@ -24,14 +24,20 @@ def said(found) -> list[str]:
     return [f"{sides[region['side']]}: {region['said']}" for region in found.get("regions", ()) if region["said"]]
 
 
-def table(found) -> str:
-    """Every structure with its milliliters and how far its mask can be trusted, as HTML. found: as of `said`."""
+def table(found, changed=()) -> str:
+    """Every structure with its milliliters and how far its mask can be trusted, as HTML.
+
+    found: as of `said`; changed: names of segments that were changed since, of which it is not true any more.
+    """
     estimates = {estimate.name: estimate for estimate in estimates_of(found)} if found.get("regions") else {}
     rows = []
     for label in found.get("labels", ()):
         amount = _("{milliliters} ml").format(milliliters=f"{label['milliliters']:.2f}")
         known = label["name"] in estimates
         rows.append([label["name"], amount, quality(estimates[label["name"]]) if known else _("not estimated")])
+    if changed:
+        told = _("Changed since: {names}. This is about the masks as they were found.")
+        return f"{_html(rows)}<p>{escape(told.format(names=', '.join(changed)))}</p>"
     return _html(rows) if rows else ""
 
 

@@ -43,7 +43,7 @@ def ended(panel):
     until(lambda: panel.job is None)
 
 
-def test_all_volumes_are_segmented_each_into_its_own_and_again_into_the_same(a_panel, volumes):
+def test_all_volumes_are_segmented_each_into_its_own_and_again_into_the_same(a_panel, volumes, an_empty_scene):
     ui = shown(a_panel)
     assert [ui.batchList.item(row).text() for row in range(3)] == ["scan 0", "scan 1", "scan 2"]
     assert ui.batchButton.enabled and not ui.segmentButton.enabled
@@ -58,6 +58,12 @@ def test_all_volumes_are_segmented_each_into_its_own_and_again_into_the_same(a_p
         expected = a_mask(mrml.volumeFromNode(volume), 3) != 0
         np.testing.assert_array_equal(mrml.segmentArray(node, "RefSeg_bright", volume), expected)
     assert ui.batchList.count == 3  # maps of doubt are not offered
+    assert ui.doubtBox.enabled and ui.placesList.count == 1 and ui.beforeBox.enabled
+    ui.outputSelector.setCurrentNode(results[1])
+    view = an_empty_scene.AddNewNodeByClass("vtkMRMLSliceNode")
+    ui.placesList.setCurrentRow(0)  # of the volume that this segmentation was made of
+    place = mrml.worldFromIndex(doubt.placesOf(volumes[1])[0].index, volumes[1])
+    np.testing.assert_allclose(slicer.util.arrayFromVTKMatrix(view.GetSliceToRAS())[:3, 3], place, atol=1e-4)
     ui.batchButton.click()
     ended(a_panel)
     assert [resultOf(volume) for volume in volumes] == results
@@ -197,6 +203,7 @@ def test_all_frames_are_segmented_into_a_sequence_that_follows_the_browser(a_pan
     (same,) = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
     assert node is same and browser.GetSequenceNode(node) is not None
     assert browser.GetSequenceNode(node).GetIndexName() == "time"
+    assert doubt.doubtNode(volume) is None and "not for frames of sequences" in ui.beforeBox.toolTip  # they would stay behind
     picture(a_panel, "segmentation-14-sequence")
     for number in (2, 0, 1):
         browser.SetSelectedItemNumber(number)

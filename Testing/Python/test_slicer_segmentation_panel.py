@@ -218,6 +218,7 @@ def test_segments_that_were_painted_since_are_not_compared_and_not_overwritten(a
     a_panel.exit()
     a_panel.enter()
     assert not ui.beforeBox.enabled and "changed since" in ui.beforeBox.toolTip
+    assert "Changed since: bright. This is about the masks as they were found." in ui.qualityLabel.text
     segmented(a_panel)
     np.testing.assert_array_equal(mrml.segmentArray(node, "RefSeg_bright", volume), painted)
     assert "You have changed bright since; that was kept" in ui.statusLabel.text
