@@ -12,6 +12,7 @@ from RefSegSlicerLib import settings
 
 TITLE = "RefSeg"
 PATH_CHANGED, TEXT_CHANGED = "currentPathChanged(QString)", "textChanged(QString)"
+_added = []
 
 
 class SettingsPage(ctk.ctkSettingsPanel):
@@ -19,7 +20,7 @@ class SettingsPage(ctk.ctkSettingsPanel):
 
     def __init__(self, *arguments, **options):
         ctk.ctkSettingsPanel.__init__(self, *arguments, **options)
-        form, self._bound = qt.QFormLayout(self), {}
+        form = qt.QFormLayout(self)
         where = ctk.ctkComboBox()
         where.addItem(_("This computer"), settings.LOCAL)
         where.addItem(_("A server of your site"), settings.SITE)
@@ -76,26 +77,18 @@ class SettingsPage(ctk.ctkSettingsPanel):
         ):
             widget.toolTip = tip
             form.addRow(label, widget)
-            self._bound[key] = widget, name
             self.registerProperty(key, widget, name, str(qt.SIGNAL(signal)))
-        settings.changed.connect(self.follow)
-
-    def follow(self):
-        """Show what a panel has changed, and keep it when this page is left by Cancel."""
-        for key, (widget, name) in self._bound.items():
-            value = settings.chosen(key) or (settings.LOCAL if key == settings.WHERE_KEY else "")
-            if getattr(widget, name) != value:
-                setattr(widget, name, value)
-        self.applySettings()
+        # What a panel has changed is shown, and kept when this page is left by Cancel.
+        settings.changed.connect(self.reloadSettings)
 
 
 def addPage():
     """Add the page to the application's settings, unless it is there or there is no main window."""
-    if slicer.app.commandOptions().noMainWindow:
+    if slicer.app.commandOptions().noMainWindow or _added:
         return
-    dialog = slicer.app.settingsDialog()
-    if dialog.panel(TITLE) is None:
-        dialog.addPanel(TITLE, SettingsPage())
+    page = SettingsPage()
+    _added.append(page)  # Python would delete it otherwise
+    slicer.app.settingsDialog().addPanel(TITLE, page)
 
 
 def _path(filters):

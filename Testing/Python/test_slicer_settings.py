@@ -17,7 +17,7 @@ from slicer_standin.fixtures import an_empty_scene, no_swallowed_exceptions  # n
 import ctk
 import qt
 from RefSegLib.jobs import Signal
-from RefSegSlicerLib import sample_data, settings, startup
+from RefSegSlicerLib import sample_data, settings, settings_page, startup
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.usefixtures("an_empty_scene", "no_swallowed_exceptions")
@@ -28,6 +28,7 @@ A_SERVER = "https://segment.example.org:8443"
 def no_settings(monkeypatch):
     """Nothing is chosen before, nothing after; pages of other tests hear of nothing."""
     monkeypatch.setattr(settings, "changed", Signal())
+    monkeypatch.setattr(settings_page, "_added", [])
     slicer.app.settings().clear()
     yield
     slicer.app.settings().clear()
@@ -65,7 +66,7 @@ def sample_data_module(monkeypatch):
 @pytest.fixture
 def a_page(a_dialog):
     startup.register()
-    return a_dialog.panel("RefSeg")
+    return a_dialog._panels[0]
 
 
 def field(page, label):
@@ -80,7 +81,7 @@ def field(page, label):
 def test_the_page_shows_what_is_chosen_and_keeps_what_is_changed(a_dialog, tmp_path):
     settings.choose(settings.STORE_KEY, tmp_path)
     startup.register()
-    page = a_dialog.panel("RefSeg")
+    (page,) = a_dialog._panels
     assert field(page, "Models and cases in:").currentPath == str(tmp_path)
     assert field(page, "Engine runs on:").currentText == "This computer" and not settings.atSite()
     field(page, "Engine runs on:").setCurrentIndex(1)
@@ -131,10 +132,12 @@ def test_cancel_takes_back_what_the_page_changed_and_nothing_else(a_dialog, a_pa
 
 def test_there_is_one_page_and_none_without_a_main_window(a_dialog, a_page, monkeypatch):
     startup.register()
-    assert a_dialog.panel("RefSeg") is a_page and len(a_dialog._panels) == 1
+    assert a_dialog._panels == [a_page] and a_page.windowTitle == "RefSeg"
     monkeypatch.setattr(slicer.app, "commandOptions", lambda: SimpleNamespace(noMainWindow=True))
+    monkeypatch.setattr(settings_page, "_added", [])
     monkeypatch.delattr(slicer.app, "settingsDialog")
     startup.register()
+    assert not settings_page._added
 
 
 def test_the_module_registers_both_once_slicer_is_up_and_not_before(a_dialog, sample_data_module, monkeypatch):
@@ -143,11 +146,11 @@ def test_the_module_registers_both_once_slicer_is_up_and_not_before(a_dialog, sa
     parent = qt.QWidget()
     parent.path = str(ROOT / "RefSegSlicer" / "RefSegSlicer.py")
     importlib.import_module("RefSegSlicer").RefSegSlicer(parent)
-    assert a_dialog.panel("RefSeg") is None and not sample_data_module.sources
+    assert not a_dialog._panels and not sample_data_module.sources
     ((signal, function),) = waiting
     assert signal == "startupCompleted()"
     function()
-    assert a_dialog.panel("RefSeg") is not None and sample_data_module.sources["RefSeg"]
+    assert [page.windowTitle for page in a_dialog._panels] == ["RefSeg"] and sample_data_module.sources["RefSeg"]
 
 
 def test_sample_images_are_offered_once_with_a_picture_and_an_address_that_names_their_hash(sample_data_module):

@@ -154,6 +154,12 @@ class ctkSettingsPanel(qt.QWidget):
         widget, name = self._registered[key]
         self._set(key, getattr(widget, name))
 
+    def reloadSettings(self):
+        """What stands in the settings counts, and Cancel returns to it."""
+        for key in self._registered:
+            if self._settings.contains(key):
+                self._put(key, self._settings.value(key))
+
     def applySettings(self):
         """OK in the dialog: what Cancel would return to from now on."""
         self._previous = {key: getattr(widget, name) for key, (widget, name) in self._registered.items()}
@@ -188,12 +194,10 @@ class ctkSettingsDialog(qt.QDialog):
         self._settings, self._panels = qt.QSettings(), []
 
     def addPanel(self, label, panel):
+        """As all that Python may call of CTK's dialog: it gives no panel back."""
         panel.setWindowTitle(label)
         self._panels.append(panel)
         panel.setSettings(self._settings)
-
-    def panel(self, label):
-        return next((panel for panel in self._panels if panel.windowTitle == label), None)
 
     def reject(self):
         for panel in self._panels:
