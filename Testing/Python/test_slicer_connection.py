@@ -89,9 +89,14 @@ def a_home(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def a_site(a_home):
-    """A server on that store."""
-    service = RunningService(a_home).start()
-    yield service
+    """A site's server on that store, with a certificate of its own, and the tokens of two people."""
+    certificate, key = a_certificate(a_home)
+    service = RunningService(a_home, "--tls-cert", str(certificate), "--tls-key", str(key))
+    for name, role in (("ann", Role.ANNOTATOR), ("rita", Role.REVIEWER)):
+        Accounts(a_home).add(name, role)
+    service.tokens = {name: Accounts(a_home).give_token(name) for name in ("ann", "rita")}
+    service.certificate = str(certificate)
+    yield service.start()
     service.end()
 
 
@@ -149,7 +154,7 @@ def test_a_broken_model_is_named_and_hides_no_other(a_home, open_catalog):
 def test_a_site_lists_the_same_models(a_home, a_site, open_catalog, told):
     here = open_catalog(connection.open_service())
     here.service = type("Service", (), {"home": a_home})
-    there = open_catalog(SiteService(a_site.url, a_site.token))
+    there = open_catalog(SiteService(a_site.url, a_site.token, a_site.certificate))
     for catalog in (here, there):
         catalog.refresh()
         catalog.wait()
@@ -177,7 +182,7 @@ def test_a_new_version_is_told_and_what_was_known_stays_if_it_cannot_be_read(tmp
 
 
 def test_a_site_where_nobody_is_signed_in_says_so(a_site, open_catalog, told):
-    catalog = open_catalog(SiteService(a_site.url, lambda: None))
+    catalog = open_catalog(SiteService(a_site.url, lambda: None, a_site.certificate))
     catalog.refresh()
     catalog.wait()
     assert isinstance(told[0], Denied) and "Sign in with a token" in str(told[0])
@@ -194,7 +199,7 @@ def test_a_closed_catalog_tells_nothing_more(a_home, told):
 
 def test_who_signs_in_anew_gets_a_new_client(a_site):
     token = [a_site.token]
-    service = SiteService(a_site.url, lambda: token[0])
+    service = SiteService(a_site.url, lambda: token[0], a_site.certificate)
     first = service.client()
     assert service.client() is first is service.found() and first.models()
     token[0] = "other"
@@ -220,7 +225,7 @@ def test_a_site_segments_what_this_computer_segments(a_home, a_site, tmp_path):
     image, _ = an_image(1)
     shutil.copytree(a_home / "models", tmp_path / "store" / "models")
     found = []
-    for service in (SiteService(a_site.url, a_site.token), connection.open_service()):
+    for service in (SiteService(a_site.url, a_site.token, a_site.certificate), connection.open_service()):
         runner = ServiceRunner(service)
         job = runner.segment(image, "balls", reflect=False)
         job.finished.connect(found.append)
@@ -228,7 +233,7 @@ def test_a_site_segments_what_this_computer_segments(a_home, a_site, tmp_path):
         job.wait()
         runner.close()
     assert found[0].labels.array.any() and np.array_equal(found[0].labels.array, found[1].labels.array)
-    job = ServiceRunner(SiteService(a_site.url, lambda: None)).segment(image, "balls")
+    job = ServiceRunner(SiteService(a_site.url, lambda: None, a_site.certificate)).segment(image, "balls")
     job.failed.connect(found.append)
     job.wait()
     assert "Sign in with a token" in str(found[2])
@@ -308,20 +313,6 @@ def test_what_is_missing_before_setting_up_is_a_sentence(monkeypatch):
 # The panel's section of the server
 
 
-@pytest.fixture(scope="module")
-def a_tls_site(tmp_path_factory):
-    """A site's server with a certificate of its own, and the tokens of two people."""
-    home = tmp_path_factory.mktemp("site")
-    certificate, key = a_certificate(home)
-    service = RunningService(home, "--tls-cert", str(certificate), "--tls-key", str(key))
-    for name, role in (("ann", Role.ANNOTATOR), ("rita", Role.REVIEWER)):
-        Accounts(home).add(name, role)
-    service.tokens = {name: Accounts(home).give_token(name) for name in ("ann", "rita")}
-    service.certificate = str(certificate)
-    yield service.start()
-    service.end()
-
-
 class Panel:
     """A section in a panel of its own."""
 
@@ -396,7 +387,7 @@ def filled(panel, site, token):
     panel.ui.tokenEdit.text = token
 
 
-def test_signing_in_keeps_the_token_and_takes_effect_at_once(a_server_section, a_tls_site, caplog):
+def test_signing_in_keeps_the_token_and_takes_effect_at_once(a_server_section, a_site, caplog):
     panel, ui = a_server_section, a_server_section.ui
     caplog.set_level(logging.DEBUG)
     assert ui.localButton.checked and not ui.urlEdit.visible and "This computer" in ui.localButton.toolTip
@@ -406,43 +397,43 @@ def test_signing_in_keeps_the_token_and_takes_effect_at_once(a_server_section, a
     assert ui.signInButton.toolTip == "Enter the address of the server."
     assert not ui.signOutButton.enabled and ui.signOutButton.toolTip == "Nobody is signed in."
     panel.picture("server-2-empty")
-    filled(panel, a_tls_site, a_tls_site.tokens["rita"])
+    filled(panel, a_site, a_site.tokens["rita"])
     panel.press(ui.signInButton)
     assert ui.tokenEdit.text == "" and not ui.signInButton.enabled and not ui.urlEdit.enabled
     panel.picture("server-3-asking")
     panel.until(lambda: panel.changes)
-    assert settings.atSite() and settings.chosen(settings.URL_KEY) == a_tls_site.url
-    assert ui.linkLabel.text == f"Connected to {a_tls_site.url}, signed in as rita (reviewer)."
+    assert settings.atSite() and settings.chosen(settings.URL_KEY) == a_site.url
+    assert ui.linkLabel.text == f"Connected to {a_site.url}, signed in as rita (reviewer)."
     assert "it is rita's, reviewer" in ui.serverLabel.text and "keyring" not in ui.serverLabel.text
-    assert keyring.get_password("RefSeg", a_tls_site.url) == a_tls_site.tokens["rita"]
+    assert keyring.get_password("RefSeg", a_site.url) == a_site.tokens["rita"]
     assert connection.open_service().client().me()["name"] == "rita"
     panel.picture("server-4-signed-in")
-    secret = a_tls_site.tokens["rita"].partition(".")[2]
+    secret = a_site.tokens["rita"].partition(".")[2]
     assert secret not in caplog.text + " ".join(panel.shown()) + str(settings.snapshot())
     panel.section.poll()
     assert len(panel.changes) == 1  # its own change is not told twice
 
 
-def test_a_panel_that_opens_later_shows_who_is_signed_in(a_server_section, a_tls_site):
+def test_a_panel_that_opens_later_shows_who_is_signed_in(a_server_section, a_site):
     panel = a_server_section
-    tokens.keep(a_tls_site.url, a_tls_site.tokens["ann"])
+    tokens.keep(a_site.url, a_site.tokens["ann"])
     for key, value in (
-        (settings.URL_KEY, a_tls_site.url),
-        (settings.CERTIFICATE_KEY, a_tls_site.certificate),
+        (settings.URL_KEY, a_site.url),
+        (settings.CERTIFICATE_KEY, a_site.certificate),
         (settings.WHERE_KEY, settings.SITE),
     ):
         settings.choose(key, value)  # as the page of the settings does
     panel.until(lambda: "signed in as ann (annotator)" in panel.ui.linkLabel.text)
-    assert panel.changes and panel.ui.siteButton.checked and panel.ui.urlEdit.text == a_tls_site.url
+    assert panel.changes and panel.ui.siteButton.checked and panel.ui.urlEdit.text == a_site.url
 
 
-def test_testing_a_connection_changes_nothing(a_server_section, a_tls_site):
+def test_testing_a_connection_changes_nothing(a_server_section, a_site):
     panel, ui = a_server_section, a_server_section.ui
     panel.press(ui.siteButton)
-    filled(panel, a_tls_site, a_tls_site.tokens["ann"])
+    filled(panel, a_site, a_site.tokens["ann"])
     panel.press(ui.testButton)
     panel.until(lambda: "it is ann's, annotator" in ui.serverLabel.text)
-    assert not settings.atSite() and not panel.changes and tokens.token(a_tls_site.url) is None
+    assert not settings.atSite() and not panel.changes and tokens.token(a_site.url) is None
     ui.certificateEdit.currentPath = ""
     panel.press(ui.testButton)
     panel.until(lambda: "signed by itself" in ui.serverLabel.text)
@@ -452,45 +443,45 @@ def test_testing_a_connection_changes_nothing(a_server_section, a_tls_site):
     panel.picture("server-5-not-trusted")
 
 
-def test_a_token_that_opens_nothing_is_not_kept(a_server_section, a_tls_site):
+def test_a_token_that_opens_nothing_is_not_kept(a_server_section, a_site):
     panel, ui = a_server_section, a_server_section.ui
     panel.press(ui.siteButton)
-    filled(panel, a_tls_site, "0123456789ab.wrong")
+    filled(panel, a_site, "0123456789ab.wrong")
     panel.press(ui.signInButton)
     panel.until(lambda: "not known here" in ui.serverLabel.text)
-    assert not settings.atSite() and tokens.token(a_tls_site.url) is None and not panel.changes
+    assert not settings.atSite() and tokens.token(a_site.url) is None and not panel.changes
 
 
-def test_signing_out_forgets_the_token_and_the_state_says_so(a_server_section, a_tls_site):
+def test_signing_out_forgets_the_token_and_the_state_says_so(a_server_section, a_site):
     panel, ui = a_server_section, a_server_section.ui
     panel.press(ui.siteButton)
-    filled(panel, a_tls_site, a_tls_site.tokens["ann"])
+    filled(panel, a_site, a_site.tokens["ann"])
     panel.press(ui.signInButton)
     panel.until(lambda: panel.changes)
     panel.press(ui.signOutButton)
     panel.until(lambda: len(panel.changes) == 2)
-    assert keyring.get_password("RefSeg", a_tls_site.url) is None
+    assert keyring.get_password("RefSeg", a_site.url) is None
     panel.until(lambda: "Nobody is signed in there" in ui.linkLabel.text)
     panel.picture("server-6-signed-out")
     with pytest.raises(Denied, match="Nobody is signed in"):
         connection.open_service().client()
 
 
-def test_without_a_keyring_the_panel_says_that_it_has_to_be_done_again(a_server_section, a_tls_site):
+def test_without_a_keyring_the_panel_says_that_it_has_to_be_done_again(a_server_section, a_site):
     panel, ui = a_server_section, a_server_section.ui
     keyring.set_keyring(fail.Keyring())
     panel.press(ui.siteButton)
-    filled(panel, a_tls_site, a_tls_site.tokens["ann"])
+    filled(panel, a_site, a_site.tokens["ann"])
     panel.press(ui.signInButton)
     panel.until(lambda: panel.changes)
     assert "no keyring that can be used" in ui.serverLabel.text
     panel.picture("server-7-no-keyring")
 
 
-def test_an_open_session_holds_the_engine_but_not_a_new_token(a_server_section, a_tls_site):
+def test_an_open_session_holds_the_engine_but_not_a_new_token(a_server_section, a_site):
     panel, ui = a_server_section, a_server_section.ui
     panel.press(ui.siteButton)
-    filled(panel, a_tls_site, a_tls_site.tokens["ann"])
+    filled(panel, a_site, a_site.tokens["ann"])
     panel.press(ui.signInButton)
     panel.until(lambda: panel.changes)
     panel.held = "A session is open. Accept or end it first."
@@ -498,7 +489,7 @@ def test_an_open_session_holds_the_engine_but_not_a_new_token(a_server_section, 
     for button in (ui.localButton, ui.siteButton, ui.signOutButton):
         assert not button.enabled and button.toolTip == panel.held
     panel.picture("server-8-held")
-    ui.tokenEdit.text = a_tls_site.tokens["rita"]  # the old one has expired, say
+    ui.tokenEdit.text = a_site.tokens["rita"]  # the old one has expired, say
     panel.press(ui.signInButton)
     panel.until(lambda: len(panel.changes) == 2)
     assert connection.open_service().client().me()["name"] == "rita"
@@ -509,7 +500,7 @@ def test_an_open_session_holds_the_engine_but_not_a_new_token(a_server_section, 
     panel.press(ui.localButton)
     assert not settings.atSite() and len(panel.changes) == 3
     panel.press(ui.siteButton)
-    assert settings.atSite() and ui.urlEdit.text == a_tls_site.url
+    assert settings.atSite() and ui.urlEdit.text == a_site.url
 
 
 def test_a_server_that_is_gone_is_told_in_the_state(a_server_section):
@@ -523,7 +514,7 @@ def test_a_server_that_is_gone_is_told_in_the_state(a_server_section):
 # First use with a site
 
 
-def test_first_use_can_be_signing_in_at_a_site(open_panel, a_tls_site, tmp_path, monkeypatch):
+def test_first_use_can_be_signing_in_at_a_site(open_panel, a_site, tmp_path, monkeypatch):
     client, engine = tmp_path / "client.txt", tmp_path / "engine.txt"
     client.write_text("numpy>=1.0\n")
     engine.write_text("no-such-package-at-all>=3\n")
@@ -531,12 +522,12 @@ def test_first_use_can_be_signing_in_at_a_site(open_panel, a_tls_site, tmp_path,
     panel = open_panel(first_use.UI_FILE, lambda p: FirstUse(p.ui, client, p.guarded, p.said.append, lambda _: False))
     ui = panel.ui
     panel.press(ui.siteButton)
-    filled(panel, a_tls_site, "0123456789ab.wrong")
+    filled(panel, a_site, "0123456789ab.wrong")
     panel.press(ui.setUpButton)
     panel.until(lambda: "not known here" in ui.setUpLabel.text)
     assert not settings.atSite() and panel.section.needed()
     panel.picture("first-use-8-site-refused")
-    ui.tokenEdit.text = a_tls_site.tokens["ann"]
+    ui.tokenEdit.text = a_site.tokens["ann"]
     panel.press(ui.setUpButton)
     panel.until(lambda: panel.changes)
     assert settings.atSite() and not panel.section.needed() and not ui.firstUse.visible and ui.tokenEdit.text == ""
