@@ -10,6 +10,7 @@ from slicer.i18n import tr as _
 from RefSegSlicerLib import masks, mrml
 
 HIDDEN = "RefSegHiddenForBefore"  # attribute of the display node of a result that is hidden now
+KEPT = 8  # first masks: those of a whole body take some 10 MB each
 
 
 class Before:
@@ -22,7 +23,10 @@ class Before:
         """What was in the place of a result (segmentation node) before; cropped: masks.Crop, or None if it was the
         result itself."""
         self.showResult()
+        self._known.pop(node.GetID(), None)
         self._known[node.GetID()] = cropped, volumeNode, _state(node)
+        while len(self._known) > KEPT:
+            self._known.pop(next(iter(self._known)))  # the oldest
 
     def forget(self):
         """The scene is closed."""
@@ -36,9 +40,7 @@ class Before:
     def reason(self, node):
         """Why the first mask of a result cannot be shown; empty if it can."""
         if node is None or node.GetID() not in self._known:
-            return _(
-                "Segment the volume first. It is kept as long as the scene is open, but not for frames of sequences."
-            )
+            return _("Segment the volume first. It is kept for the last volumes, but not for frames of sequences.")
         cropped, volumeNode, state = self._known[node.GetID()]
         if cropped is None:
             return _("Reflection left the mask as it was.")
@@ -76,10 +78,15 @@ class Before:
             display = shown.GetDisplayNode()
             self._scene.RemoveNode(shown)
             self._scene.RemoveNode(display)
-        for display in slicer.util.getNodesByClass("vtkMRMLSegmentationDisplayNode", self._scene):
-            if display.GetAttribute(HIDDEN):
-                display.RemoveAttribute(HIDDEN)
-                display.SetVisibility(True)
+        showHidden(self._scene)
+
+
+def showHidden(scene):
+    """Show every result that is hidden: in a scene that was saved while a first mask was shown, nobody else would."""
+    for display in slicer.util.getNodesByClass("vtkMRMLSegmentationDisplayNode", scene):
+        if display.GetAttribute(HIDDEN):
+            display.RemoveAttribute(HIDDEN)
+            display.SetVisibility(True)
 
 
 def _state(node):

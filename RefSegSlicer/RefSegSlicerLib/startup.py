@@ -2,8 +2,13 @@
 
 
 def register():
-    """Add the page of the settings, where there is a main window, and offer the sample images."""
-    from RefSegSlicerLib import sample_data, settings_page
+    """Add the page of the settings, where there is a main window, offer the sample images, and see to scenes that are
+    loaded."""
+    import slicer
 
+    from RefSegSlicerLib import before, sample_data, settings_page
+
+    scene = slicer.mrmlScene
+    scene.AddObserver(scene.EndImportEvent, lambda *_: before.showHidden(scene))
     settings_page.addPage()
     sample_data.register()

@@ -239,6 +239,22 @@ def test_a_scene_that_was_saved_while_the_first_mask_was_shown_shows_the_result(
     (node,) = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
     (display,) = slicer.util.getNodesByClass("vtkMRMLSegmentationDisplayNode")
     assert node.GetDisplayNode() is display and display.GetVisibility()
+    ui.outputSelector.setCurrentNode(node)
+    assert "balls, version 7" in ui.doneLabel.text and "Dice 0.88" in ui.qualityLabel.text and ui.plotButton.enabled
+
+
+def test_such_a_scene_shows_the_result_also_where_the_module_was_never_opened(an_empty_scene):
+    from RefSegSlicerLib import before
+
+    node = an_empty_scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "result")
+    node.CreateDefaultDisplayNodes()
+    node.GetDisplayNode().SetVisibility(False)
+    node.GetDisplayNode().SetAttribute(before.HIDDEN, "1")
+    other = an_empty_scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "hidden by a person")
+    other.CreateDefaultDisplayNodes()
+    other.GetDisplayNode().SetVisibility(False)
+    before.showHidden(an_empty_scene)
+    assert node.GetDisplayNode().GetVisibility() and not other.GetDisplayNode().GetVisibility()
 
 
 def test_what_was_done_is_kept_with_the_segmentation_and_shown(a_panel, an_empty_scene):
