@@ -40,8 +40,23 @@ def run(*command):
     return result.stdout
 
 
-def panel(module):
-    return ElementTree.parse(ROOT / module / "Resources" / "UI" / f"{module}.ui").getroot()
+def panels(module):
+    """The .ui files of a module."""
+    files = sorted((ROOT / module / "Resources" / "UI").glob("*.ui"))
+    assert files
+    return {file.stem: ElementTree.parse(file).getroot() for file in files}
+
+
+def widgets(module):
+    """All widgets of a module's .ui files."""
+    return [widget for root in panels(module).values() for widget in root.iter("widget")]
+
+
+def slicer_layer(module):
+    """The Python files of a module that know Slicer."""
+    found = [*(ROOT / module).glob("*.py"), *(ROOT / module).glob(f"{module}SlicerLib/*.py")]
+    found += [*(ROOT / module).glob(f"{module.removesuffix('Slicer')}SlicerLib/*.py")]
+    return sorted(set(found))
 
 
 def update_lists():
@@ -105,10 +120,8 @@ for name in {MODULES!r}:
 @each_module
 def test_module_files_import_nothing_that_slicer_lacks(module):
     """Slicer imports every module file at its start: file scope may need Slicer's own packages and ours, no others."""
-    own = [*(ROOT / module).glob("*.py"), *(ROOT / module).glob(f"{module}*Lib/*.py")]
-    own = [p for p in own if p.parent.name not in ("RefSegLib", "InteractiveLearningLib")]
-    assert len(own) >= 4
-    for path in own:
+    assert len(slicer_layer(module)) >= 10
+    for path in slicer_layer(module):
         for node in ast.parse(path.read_text()).body:
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             names += [node.module] if isinstance(node, ast.ImportFrom) else []
@@ -117,14 +130,51 @@ def test_module_files_import_nothing_that_slicer_lacks(module):
                 assert top in FILE_SCOPE or top in OWN or top in sys.stdlib_module_names, f"{path.name}: {name}"
 
 
-def test_importing_both_module_files_loads_no_third_party_package_and_does_nothing(tmp_path):
-    """In a process of its own, with Slicer's stand-in: neither pydantic nor torch nor files, threads or processes."""
-    code = f"""
-import sys, threading
-sys.path[:0] = [{str(ROOT / "Testing")!r}, *{[str(ROOT / m) for m in MODULES]!r}]
+# In a process of its own: nothing that has to be installed first can be imported, nor is it known to be installed.
+BARE = """
+import importlib.abc, importlib.metadata, sys, threading
+sys.path[:0] = {paths!r}
 from slicer_standin import application
 application.start()
-import slicer, numpy, scipy, SimpleITK
+import packaging.requirements, packaging.specifiers, packaging.version, slicer, numpy, scipy, SimpleITK
+raised = []
+sys.excepthook = lambda kind, value, trace: raised.append(value)
+
+class Missing(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {missing!r}:
+            raise ModuleNotFoundError("No module named " + repr(name), name=name)
+
+sys.meta_path.insert(0, Missing())
+known = importlib.metadata.version
+
+def version(name):
+    if name.lower().replace("-", "_") in {missing!r}:
+        raise importlib.metadata.PackageNotFoundError(name)
+    return known(name)
+
+importlib.metadata.version = version
+"""
+# By the names they are imported by.
+TO_INSTALL = {
+    *("pydantic", "pydantic_core", "httpx", "httpcore", "certifi", "keyring", "filelock", "psutil", "cryptography"),
+    *("torch", "monai", "openvino", "fastapi", "starlette", "uvicorn", "anyio", "ray", "psycopg", "typer", "rich"),
+    *("skimage", "itk", "zstandard", "nibabel", "pydicom"),
+}
+
+
+def bare(code, folder):
+    """Run code in Slicer's stand-in before anything was installed. Returns what it printed."""
+    paths = [str(ROOT / "Testing"), *(str(ROOT / module) for module in MODULES)]
+    command = [sys.executable, "-I", "-c", BARE.format(paths=paths, missing=TO_INSTALL) + code]
+    command[-1] += f"\nassert not {TO_INSTALL!r} & {{name.partition('.')[0] for name in sys.modules}}"
+    result = subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_importing_both_module_files_loads_no_third_party_package_and_does_nothing(tmp_path):
+    code = f"""
 before = {{name.partition(".")[0] for name in sys.modules}}
 nodes, threads = slicer.mrmlScene.GetNumberOfNodes(), threading.active_count()
 happened = []
@@ -136,10 +186,28 @@ assert not happened and slicer.mrmlScene.GetNumberOfNodes() == nodes and threadi
 import os
 assert not os.listdir()
 """
-    result = subprocess.run(
-        [sys.executable, "-I", "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False
-    )
-    assert result.returncode == 0, result.stderr
+    bare(code, tmp_path)
+
+
+def test_both_panels_open_before_anything_is_installed_and_say_what_is_missing(tmp_path):
+    code = f"""
+import pathlib
+for name, button in (("RefSegSlicer", "segmentButton"), ("InteractiveLearning", "startButton")):
+    widget = application.open_module(name, pathlib.Path({str(ROOT)!r}) / name)
+    slicer.app.processEvents()
+    slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode")
+    slicer.mrmlScene.Clear(0)
+    assert not getattr(widget.ui, button).enabled and getattr(widget.ui, button).toolTip
+    widget.exit()
+    widget.enter()
+    print(getattr(widget.ui, button).toolTip)
+    widget.cleanup()
+    assert not raised, raised
+import os
+assert not os.listdir()
+"""
+    said = bare(code, tmp_path).splitlines()
+    assert len(said) == 2 and all(len(sentence) > 10 for sentence in said)
 
 
 @each_module
@@ -147,30 +215,59 @@ def test_every_bound_control_is_a_parameter_and_every_parameter_is_bound(module)
     tree = ast.parse((ROOT / module / f"{module}.py").read_text())
     (kind,) = (n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == f"{module}ParameterNode")
     parameters = {n.target.id for n in kind.body if isinstance(n, ast.AnnAssign)}
-    bound = [p.findtext("string") for p in panel(module).iter("property") if p.get("name") == "SlicerParameterName"]
+    properties = [p for root in panels(module).values() for p in root.iter("property")]
+    bound = [p.findtext("string") for p in properties if p.get("name") == "SlicerParameterName"]
     assert len(bound) == len(set(bound))
     assert set(bound) | UNBOUND[module] == parameters and not set(bound) & UNBOUND[module]
 
 
 @each_module
-def test_every_control_has_a_tooltip_and_every_selector_gets_the_scene(module):
-    root = panel(module)
-    silent = {"QLabel", "ctkCollapsibleButton", "qMRMLWidget"}
-    for widget in root.iter("widget"):
-        told = [p.findtext("string") for p in widget.findall("property") if p.get("name") == "toolTip"]
-        labels_a_control = widget.get("class") in silent and not widget.get("name").startswith("status")
-        assert labels_a_control or (told and told[0].endswith(".")), f"{module}: {widget.get('name')} has no tooltip"
-    selectors = {w.get("name") for w in root.iter("widget") if w.get("class") == "qMRMLNodeComboBox"}
-    wired = {c.findtext("receiver") for c in root.iter("connection") if c.findtext("sender") == root.findtext("class")}
-    assert selectors == wired
+def test_every_selector_gets_the_scene(module):
+    for name, root in panels(module).items():
+        top = root.find("widget").get("name")
+        kinds = {w.get("name"): w.get("class") for w in root.iter("widget")}
+        selectors = {found for found, kind in kinds.items() if kind.startswith("qMRML") and found != top}
+        wires = [[c.findtext(tag) for tag in ("sender", "signal", "receiver", "slot")] for c in root.iter("connection")]
+        wired = [
+            to for sender, signal, to, slot in wires if (sender, signal) == (top, "mrmlSceneChanged(vtkMRMLScene*)")
+        ]
+        assert selectors == set(wired) and len(wires) == len(selectors), name
+        assert all(slot == "setMRMLScene(vtkMRMLScene*)" for *_, slot in wires)
+        assert not selectors or kinds[top] == "qMRMLWidget", f"{name}: its root has no mrmlSceneChanged"
 
 
 @each_module
-def test_every_control_that_the_code_names_is_in_the_panel(module):
-    names = {w.get("name") for w in panel(module).iter("widget")}
-    text = (ROOT / module / f"{module}.py").read_text()
-    used = set(re.findall(r"self\.ui\.(\w+)", text)) | set(re.findall(r'"(\w+Button)": ', text))
-    assert used <= names
+def test_every_widget_of_another_library_is_declared(module):
+    for name, root in panels(module).items():
+        used = {w.get("class") for w in root.iter("widget") if not w.get("class").startswith("Q")}
+        declared = [c.findtext("class") for c in root.iter("customwidget")]
+        assert sorted(declared) == sorted(used), name
+
+
+@each_module
+def test_every_control_that_the_code_names_is_in_a_panel(module):
+    names = {w.get("name") for other in MODULES for w in widgets(other)}
+    for path in slicer_layer(module):
+        tree = ast.parse(path.read_text())
+        for node in ast.walk(tree):
+            of_ui = isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name | ast.Attribute)
+            if of_ui and getattr(node.value, "attr", getattr(node.value, "id", "")) in ("ui", "_ui"):
+                assert node.attr in names, f"{path.name}:{node.lineno}: ui.{node.attr}"
+
+
+@each_module
+def test_no_control_is_there_for_nothing(module):
+    """Each is named by the code or bound to a parameter; so are the labels whose words the code changes."""
+    from both_panels import is_operated
+    from slicer_standin import application
+
+    application.start()
+    code = "".join(path.read_text() for other in MODULES for path in slicer_layer(other))
+    for widget in widgets(module):
+        bound = any(p.get("name") == "SlicerParameterName" for p in widget.findall("property"))
+        name = widget.get("name")
+        used = bound or re.search(rf"\b{name}\b", code) or re.search(rf"\b{name.removesuffix('Button')}\b", code)
+        assert used or not is_operated(widget.get("class")), f"{name} does nothing"
 
 
 def test_metadata_names_the_extension_the_same_everywhere():
