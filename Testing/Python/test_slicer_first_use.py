@@ -298,7 +298,7 @@ def test_a_folder_of_packages_that_is_gone_is_told(open_panel, requirements, tmp
     panel = open_panel(requirements)
     panel.ui.wheelhouseEdit.currentPath = str(tmp_path / "gone")
     panel.ui.setUpButton.click()
-    assert "is not there" in panel.said[0] and not panel.asked and not panel.section.busy
+    assert "is not there" in panel.ui.setUpLabel.text and not panel.asked and not panel.section.busy
 
 
 def test_stop_ends_before_the_next_step(
@@ -446,7 +446,7 @@ def test_another_python_is_tried_and_then_remembered(open_panel, nothing_but_the
     panel.ui.pythonEdit.currentPath = str(tmp_path / "gone")
     assert panel.ui.setUpButton.enabled
     panel.ui.setUpButton.click()
-    assert "There is no program" in panel.said[-1] and not settings.chosen(settings.PYTHON_KEY)
+    assert "There is no program" in panel.ui.setUpLabel.text and not settings.chosen(settings.PYTHON_KEY)
     panel.ui.pythonEdit.currentPath = sys.executable
     panel.ui.setUpButton.click()
     assert panel.section.busy and panel.ui.stopButton.enabled
