@@ -82,7 +82,7 @@ class Annotation:
     def apply(self, prompt):
         """Part of a turn: say something; nothing changes that is locked or masked."""
         editable, locked = self._bounds({prompt.label})
-        yield from self._say(lambda: self.session.apply(prompt, editable=editable, locked=locked))
+        yield from self._say(lambda: self.session.apply(prompt, editable=editable(), locked=locked))
 
     def undo(self):
         """Part of a turn: take the last step back, a prompt or a stroke of many slices, with its masks."""
@@ -130,9 +130,10 @@ class Annotation:
 
     def _paint(self, known, shown, changed, outlines, editable, locked):
         # What somebody painted himself is his will, whatever is locked or masked; what follows from it is not.
-        editable = editable if editable is None else editable | changed
+        allowed = editable()
+        allowed = None if allowed is None else allowed | changed
         spoken = np.unique([known[changed], shown[changed]])
-        self.session.apply(outlines, editable=editable, locked=[v for v in locked if v not in spoken])
+        self.session.apply(outlines, editable=allowed, locked=[v for v in locked if v not in spoken])
 
     def _say(self, say, shown=None):
         def think():
@@ -160,12 +161,13 @@ class Annotation:
         self._notify()
 
     def _bounds(self, spoken):
-        """(editable, locked) for prompts about these label values: see Session.apply."""
+        """(editable, locked) for prompts about these label values: see Session.apply. editable: a function that gives
+        the mask, in the thread; what it gives is None if everything may change."""
         active = [identifier for identifier, value in self._values.items() if value in spoken]
         masks = [masking.editable(self.segmentationNode, identifier, self.volumeNode) for identifier in active]
         kept = masking.lockedSegments(self.segmentationNode, active)
         locked = [value for identifier, value in self._values.items() if identifier in kept]
-        return None if masks[0] is None else np.logical_and.reduce(masks), locked
+        return lambda: None if masks[0] is None else np.logical_and.reduce([mask() for mask in masks]), locked
 
     def _write(self, news):
         """Bring the segments and their prompts to what the session says."""

@@ -57,24 +57,44 @@ def lockedSegments(segmentationNode, active):
 
 
 def editable(segmentationNode, active, volumeNode):
-    """Where the Segment Editor's masking lets the segment `active` change: bool (k, j, i) on the grid of the volume,
-    None if everywhere. Raises BadInput if the mask cannot be made."""
+    """Where the Segment Editor's masking lets the segment `active` change: a function that gives a bool array (k, j, i)
+    on the grid of the volume, in any thread; None if everywhere. Raises BadInput if the mask cannot be made."""
     editor = editorOf(segmentationNode)
     if editor is None:
         return None
-    byIntensity = editor.GetSourceVolumeIntensityMask() and editor.GetSourceVolumeNode() is not None
-    if editor.GetMaskMode() == slicer.vtkMRMLSegmentationNode.EditAllowedEverywhere and not byIntensity:
-        return None
+    masks = []
+    source = editor.GetSourceVolumeNode() if editor.GetSourceVolumeIntensityMask() else None
+    byIntensity = [] if source is None else [source, list(editor.GetSourceVolumeIntensityMaskRange())]
+    if byIntensity and _sameVoxels(source, volumeNode):
+        # By numpy in the thread: Slicer's own way, which resamples first, takes 0.2 s for 256 cubed voxels.
+        voxels, (low, high) = slicer.util.arrayFromVolume(source), byIntensity[1]
+        masks.append(lambda: (voxels >= low) & (voxels <= high))
+        byIntensity = []
+    if byIntensity or editor.GetMaskMode() != slicer.vtkMRMLSegmentationNode.EditAllowedEverywhere:
+        mask = _generated(segmentationNode, active, volumeNode, editor, byIntensity)
+        masks.append(lambda: mask == 0)  # Slicer marks what must not be edited
+    return (lambda: np.logical_and.reduce([mask() for mask in masks])) if masks else None
+
+
+def _sameVoxels(sourceNode, volumeNode):
+    """True if a volume has its voxels where another one has them, one value in each."""
+    image = sourceNode.GetImageData()
+    if image is None or image.GetNumberOfScalarComponents() != 1:
+        return False
+    moved = sourceNode.GetTransformNodeID() != volumeNode.GetTransformNodeID()
+    return not moved and mrml.ownGrid(sourceNode).same_as(mrml.ownGrid(volumeNode))
+
+
+def _generated(segmentationNode, active, volumeNode, editor, byIntensity):
+    """Slicer's own mask of the editable area. byIntensity: source volume and range, empty for none."""
     reference = _emptyImage(volumeNode)
     options = [reference, active, editor.GetMaskSegmentID() or ""]
     if byIntensity:
-        source = _aligned(editor.GetSourceVolumeNode(), segmentationNode, reference)
-        options += [source, list(editor.GetSourceVolumeIntensityMaskRange())]
+        options += [_aligned(byIntensity[0], segmentationNode, reference), byIntensity[1]]
     mask = slicer.vtkOrientedImageData()
     if not segmentationNode.GenerateEditMask(mask, editor.GetMaskMode(), *options):
         raise BadInput("The Segment Editor's mask could not be made. Set its editable area to 'Everywhere'.")
-    # Slicer marks what must not be edited.
-    return vtk_to_numpy(mask.GetPointData().GetScalars()).reshape(mask.GetDimensions()[::-1]) == 0
+    return vtk_to_numpy(mask.GetPointData().GetScalars()).reshape(mask.GetDimensions()[::-1])
 
 
 def _emptyImage(volumeNode):

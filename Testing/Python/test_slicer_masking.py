@@ -56,15 +56,15 @@ def test_each_mask_mode_is_where_slicer_itself_lets_paint(an_empty_scene, tmp_pa
     node.SetMaskSegmentID("mine")
     for mode, mask in expected.items():
         node.SetMaskMode(mode)
-        found = masking.editable(case.segmentation, "bright", case.volume)
+        found = masking.editable(case.segmentation, "bright", case.volume)()
         assert np.array_equal(found, mask), slicer.vtkMRMLSegmentationNode.ConvertMaskModeToString(mode)
     node.SetMaskMode(NODE.EditAllowedInsideAllSegments)
     node.SetSourceVolumeIntensityMask(True)
     node.SetSourceVolumeIntensityMaskRange(250, 400)
     bright = (case.image >= 250) & (case.image <= 400)
-    assert np.array_equal(masking.editable(case.segmentation, "bright", case.volume), every & bright)
+    assert np.array_equal(masking.editable(case.segmentation, "bright", case.volume)(), every & bright)
     node.SetMaskMode(NODE.EditAllowedEverywhere)
-    assert np.array_equal(masking.editable(case.segmentation, "bright", case.volume), bright)
+    assert np.array_equal(masking.editable(case.segmentation, "bright", case.volume)(), bright)
 
 
 def test_the_intensity_range_of_another_volume_counts_where_that_volume_lies(a_case):
@@ -82,7 +82,7 @@ def test_the_intensity_range_of_another_volume_counts_where_that_volume_lies(a_c
     node.SetAndObserveSourceVolumeNode(addVolume(a_case.scene, fine, halves))
     node.SetSourceVolumeIntensityMask(True)
     node.SetSourceVolumeIntensityMaskRange(90, 110)
-    found = masking.editable(a_case.segmentation, "bright", a_case.volume)
+    found = masking.editable(a_case.segmentation, "bright", a_case.volume)()
     middle = a_case.grid.shape[0] // 2
     assert found[: middle - 1].all() and not found[middle + 1 :].any()
 
