@@ -5,7 +5,7 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: install demo test lint bench-hostile bench-inference bench-interaction bench-kill bench-learning bench-reflection bench-latency soak clean
+.PHONY: install demo test lint bench-hostile bench-inference bench-interaction bench-kill bench-learning bench-reflection bench-latency bench-heartbeat soak clean
 .DEFAULT_GOAL := install
 
 install: $(STAMP)
@@ -56,6 +56,10 @@ bench-kill: install
 # REFSEG_DATA names the folder with msd_hippocampus. Half an hour each.
 bench-latency: install
 	$(PY) Testing/benchmarks/bench_latency.py --out out/bench-latency/latency.json
+
+# The longest time the window is deaf while both modules work on a head of 256 cubed voxels.
+bench-heartbeat: install
+	$(PY) Testing/benchmarks/bench_heartbeat.py
 
 soak: install
 	OMP_NUM_THREADS=1 $(PY) Testing/benchmarks/bench_soak.py --out out/bench-soak/soak.json
