@@ -222,6 +222,8 @@ def test_a_panel_fits_beside_the_views_of_a_small_screen(a_panel):
                 state,
                 section.name,
             )
+            if state == "start" and section.isVisible():
+                assert section.mapTo(a_panel.parent, section.rect.topLeft()).y() <= SMALL[1] - 60, section.name
         if state == "start":
             button = getattr(a_panel.ui, PRIMARY[a_panel.module])
             place = button.mapTo(a_panel.parent, button.rect.bottomLeft())

@@ -14,6 +14,7 @@ import pytest
 import shiboken6
 import slicer
 from benchmarks.tiny_learning import an_untrained_version
+from InteractiveLearningLib.replay import ReplayStore
 from InteractiveLearningLib.reviews import ReviewLog
 from InteractiveLearningLib.service.accounts import Accounts, Role
 from InteractiveLearningLib.service.client import Client
@@ -341,6 +342,50 @@ def test_the_volumes_of_the_scene_are_worked_through_where_they_are(an_empty_sce
         an_empty_scene.RemoveNode(first)
         until(lambda: panel.texts() == ["second (rejected)"])
         picture(panel.widget, "worklist-6-scene")
+
+
+# In the panel
+
+
+def test_cases_of_a_folder_are_corrected_accepted_and_followed_by_the_next(
+    an_empty_scene, kept_settings, a_folder, tmp_path, monkeypatch
+):
+    from both_panels import OpenedPanel
+
+    an_untrained_version(tmp_path / "home")
+    settings.choose(settings.STORE_KEY, tmp_path / "home")
+    settings.choose("RefSeg/WorklistFolder", a_folder)
+    monkeypatch.setattr(slicer.app, "slicerUserSettingsFilePath", str(kept_settings / "Slicer.ini"))
+    panel = OpenedPanel("InteractiveLearning", an_empty_scene)
+    section, ui = panel.widget.worklist, panel.ui
+    section.ui.worklist.collapsed = False
+    until(lambda: section.worklist is not None and section.worklist.cases)
+    section.ui.nextCaseButton.click()
+    until(lambda: ui.volumeSelector.currentNode() is not None)
+    volume = ui.volumeSelector.currentNode()
+    assert volume.GetName() == "anna_visit1" and ui.patientEdit.text == "anna"
+    ui.segmentationSelector.setCurrentNode(segmented(panel, volume, ball_in(volume)))
+    panel.press("startButton")
+    assert panel.widget.logic.session is not None, ui.statusLabel.text
+    section.ui.skipButton.click()
+    assert "session is open" in ui.statusLabel.text and volume.GetScene() is not None
+    panel.press("acceptButton")
+    until(lambda: ui.volumeSelector.currentNode() not in (None, volume))
+    assert ui.volumeSelector.currentNode().GetName() == "bert" and ui.patientEdit.text == "bert"
+    assert volume.GetScene() is None and not slicer.util.getNodesByClass("vtkMRMLSegmentationNode", an_empty_scene)
+    until(lambda: not section.worklist._telling)
+    assert [case.state for case in section.worklist.cases] == ["accepted", "todo", "todo"]
+    assert len(ReplayStore(tmp_path / "home").cases("balls")) == 1
+    picture(panel.widget, "worklist-8-in-the-panel")
+    panel.close()
+    assert len(list((kept_settings / "RefSegWorklists").iterdir())) == 1
+
+
+def ball_in(volume):
+    """A mask that is in some slices."""
+    mask = np.zeros(slicer.util.arrayFromVolume(volume).shape, np.uint8)
+    mask[3:6, 4:9, 3:8] = 1
+    return mask
 
 
 # The server
