@@ -161,10 +161,10 @@ def _travelling(found: Segmented) -> dict[str, Any]:
         "names": [name.model_dump(mode="json") for name in found.names],
         "report": found.report,
         "suspect": None if found.suspect is None else pack_where(found.suspect.array[0].astype("float16")).model_dump(),
+        "before": None if found.before is None else pack_where(found.before.array).model_dump(),
     }
 
 
 def _safely(work: Callable[[], None]) -> None:
     with suppress(OSError, RefSegError):  # at the next time again
         work()
-        "before": None if found.before is None else pack_where(found.before.array).model_dump(),
