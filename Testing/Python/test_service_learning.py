@@ -253,5 +253,4 @@ def test_why_nothing_is_learnt_is_told(a_service, monkeypatch):
     service.keeper.stop()
     soon(lambda: "segmenter.safetensors has been changed or damaged" in (state()["trouble"] or ""))
     weights.write_bytes(whole)
-    soon(lambda: state()["pending"] == 0)
-    assert state()["trouble"] is None
+    soon(lambda: state()["trouble"] is None and (state()["status"] or {}).get("iteration", 0) > 0)
