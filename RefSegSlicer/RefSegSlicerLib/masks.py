@@ -65,10 +65,11 @@ def write(cropped, volumeNode, outputNode=None) -> Written:
 
     The segment that an earlier run wrote for a label is written anew, in its place and with the color and the display
     it has got since. Where somebody has changed its voxels, it stays as it is, and the label gets a segment of its own.
-    All other segments are left alone. Raises BadInput if the mask does not fit the volume.
+    All other segments are left alone. Raises BadInput if the mask does not fit the volume, or as `check`.
     """
     if cropped.shape != mrml.shapeOf(volumeNode):
         raise BadInput("The mask does not belong to this volume: it has another number of voxels.")
+    check(outputNode, volumeNode)
     if outputNode is None:
         name = f"{volumeNode.GetName()} segmentation"
         outputNode = volumeNode.GetScene().AddNewNodeByClass("vtkMRMLSegmentationNode", name)
@@ -98,6 +99,19 @@ def write(cropped, volumeNode, outputNode=None) -> Written:
     finally:
         outputNode.EndModify(modified)
     return Written(outputNode, tuple(kept))
+
+
+def check(outputNode, volumeNode) -> None:
+    """Raise BadInput if masks of a volume cannot be written into a segmentation (None: a new one), because segments in
+    it would be moved: they lie under another transform than the volume."""
+    if outputNode is None or outputNode.GetTransformNodeID() == volumeNode.GetTransformNodeID():
+        return
+    segmentation = outputNode.GetSegmentation()
+    if len(unchangedSegments(segmentation)) < segmentation.GetNumberOfSegments():
+        raise BadInput(
+            f"The segmentation '{outputNode.GetName()}' holds segments that lie under another transform than the "
+            f"volume '{volumeNode.GetName()}'. Put both under the same transform, or choose another segmentation."
+        )
 
 
 def labelsToSegmentation(segmentation, volumeNode, outputNode=None):

@@ -22,7 +22,7 @@ def showPlot(scene, key, title, xTitle, yTitle, series, points=()):
     for name, values in series.items():
         if len({len(part) for part in values}) != 1:
             raise ValueError(f"the parts of the series '{name}' differ in length")
-    chart = _found(scene, "vtkMRMLPlotChartNode", key) or _made(scene, "vtkMRMLPlotChartNode", title, key)
+    chart = plotOf(scene, key) or _made(scene, "vtkMRMLPlotChartNode", title, key)
     modified = chart.StartModify()
     try:
         chart.SetTitle(title)
@@ -41,6 +41,11 @@ def showPlot(scene, key, title, xTitle, yTitle, series, points=()):
     finally:
         chart.EndModify(modified)
     return chart
+
+
+def plotOf(scene, key):
+    """The chart node of a plot; None if there is none."""
+    return _found(scene, "vtkMRMLPlotChartNode", key)
 
 
 def removePlot(scene, key):

@@ -68,6 +68,7 @@ class ResultSection:
             table = words.table(done.get("found") or {}, changed) if done else ""
             ui.qualityLabel.text = table or _("Not known yet: segment the volume first.")
             ui.doneLabel.text = words.whatWasDone(done) if done else self._nothingDone(node)
+            self._updatePlot(done)
         curves = similarity.seriesOf(done)
         ui.plotButton.enabled = bool(curves)
         ui.plotButton.toolTip = (
@@ -83,6 +84,14 @@ class ResultSection:
         if node is None:
             return _("Choose a segmentation above.")
         return _("This segmentation was not made by RefSeg, or before it kept a record.")
+
+    def _updatePlot(self, done):
+        """A plot that is shown is of this result."""
+        if plots.plotOf(self.logic.scene, similarity.KEY) is not None:
+            if similarity.seriesOf(done):
+                similarity.showSimilarity(self.logic.scene, done)
+            else:
+                plots.removePlot(self.logic.scene, similarity.KEY)
 
     def _updateBefore(self, node):
         before = self.logic.before

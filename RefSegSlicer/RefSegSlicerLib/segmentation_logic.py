@@ -40,6 +40,7 @@ class SegmentationLogic:
         (see `doubtNode`), and the mask before reflection is kept, but for frames, which neither would follow.
         """
         volume = mrml.volumeFromNode(volumeNode)
+        masks.check(outputNode, volumeNode)
         if frame:
             volume = replace(volume, array=volume.array.copy())
         box = region

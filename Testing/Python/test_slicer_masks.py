@@ -155,6 +155,24 @@ def test_the_reference_geometry_is_the_volumes_and_the_place_in_the_hierarchy_be
     assert hierarchy.GetItemParent(hierarchy.GetItemByDataNode(node)) == elsewhere  # where a person has put it
 
 
+def test_segments_that_would_be_moved_are_not(an_empty_scene):
+    volume = checks.addVolume(an_empty_scene, checks.FLIPPED, parent=checks.MOVE)
+    other = an_empty_scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "other")
+    masks.write(found(volume), volume, other)  # empty: nothing moves
+    volume.SetAndObserveTransformNodeID(None)
+    masks.write(found(volume), volume, other)  # all of it is written anew, where the volume lies now
+    assert other.GetTransformNodeID() is None and ids(other) == [LEFT, REST]
+    mask = painted(other, LEFT, volume)
+    above = slicer.util.getNodesByClass("vtkMRMLLinearTransformNode")[0]
+    volume.SetAndObserveTransformNodeID(above.GetID())
+    with pytest.raises(
+        BadInput, match="'other' holds segments that lie under another transform than the volume 'image'"
+    ):
+        masks.write(found(volume), volume, other)
+    assert other.GetTransformNodeID() is None
+    np.testing.assert_array_equal(mrml.segmentArray(other, LEFT, volume), mask)
+
+
 def test_a_mask_of_another_volume_is_refused_and_nothing_is_made(an_empty_scene):
     cropped = found(checks.addVolume(an_empty_scene, checks.FLIPPED))
     other = checks.addVolume(an_empty_scene, checks.OBLIQUE)

@@ -295,7 +295,9 @@ def test_the_similarity_of_candidates_and_rounds_is_plotted(a_panel, an_empty_sc
         tables[series.GetName()] = [[table.GetValue(row, column).ToString() for column in columns] for row in rows]
     assert tables["Image"] == [["0", "0.81", "first mask"], ["1", "0.84", "gamma 2"]]
     assert tables["Image, adjusting"] == [["2", "0.84"], ["3", "0.85"]]
-    a_panel.result.close()
+    segmented(a_panel)
+    assert slicer.util.getNodesByClass("vtkMRMLPlotChartNode") == [chart]
+    ui.outputSelector.setCurrentNode(None)  # the plot would speak of another result
     assert an_empty_scene.GetNumberOfNodes() == count
 
 
