@@ -322,8 +322,10 @@ class InteractiveLearningWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
 
     def _reason(self):
         """Why a session cannot be started; empty if it can."""
+        if self.firstUse.reason():
+            return self.firstUse.reason()
         if self.logic.service is None:
-            return _("Something has to be set up first; see above.")
+            return _("Nothing can segment or learn: see the section Engine and server.")
         if self._parameterNode.inputVolume is None:
             return _("Choose a volume.")
         if self._parameterNode.segmentation is None:
