@@ -203,7 +203,8 @@ def test_all_frames_are_segmented_into_a_sequence_that_follows_the_browser(a_pan
     (same,) = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
     assert node is same and browser.GetSequenceNode(node) is not None
     assert browser.GetSequenceNode(node).GetIndexName() == "time"
-    assert doubt.doubtNode(volume) is None and "not for frames of sequences" in ui.beforeBox.toolTip  # they would stay behind
+    # What would stay behind when the browser moves on is not kept at all.
+    assert doubt.doubtNode(volume) is None and "not for frames of sequences" in ui.beforeBox.toolTip
     picture(a_panel, "segmentation-14-sequence")
     for number in (2, 0, 1):
         browser.SetSelectedItemNumber(number)
