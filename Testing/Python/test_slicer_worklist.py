@@ -2,6 +2,7 @@
 
 from slicer_standin.fixtures import picture  # isort: skip  # starts the stand-in, which the others need
 
+import json
 import shutil
 import threading
 import time
@@ -19,6 +20,7 @@ from InteractiveLearningLib.reviews import ReviewLog
 from InteractiveLearningLib.service.accounts import Accounts, Role
 from InteractiveLearningLib.service.client import Client
 from InteractiveLearningSlicerLib import cases as cases_module
+from InteractiveLearningSlicerLib import worklist as worklist_module
 from InteractiveLearningSlicerLib.volumes import Image, volumeToNode
 from InteractiveLearningSlicerLib.worklist_section import WorklistSection
 from RefSegLib.errors import BadInput, RefSegError
@@ -420,7 +422,15 @@ class Site:
         return self._client
 
 
-def test_a_site_gives_cases_and_is_told_what_became_of_them(an_empty_scene, kept_settings, a_folder, tmp_path):
+def until_when(home):
+    """The moment until which somebody has a case."""
+    marks = json.loads((home / "service" / "worklist.json").read_bytes())["marks"].values()
+    return max(mark["until"] for mark in marks if mark["by"] == "tester")
+
+
+def test_a_site_gives_cases_and_is_told_what_became_of_them(
+    an_empty_scene, kept_settings, a_folder, tmp_path, monkeypatch
+):
     home = tmp_path / "home"
     an_untrained_version(home)
     service = RunningService(home, "--worklist", str(a_folder)).start()
@@ -441,6 +451,11 @@ def test_a_site_gives_cases_and_is_told_what_became_of_them(an_empty_scene, kept
             assert np.array_equal(slicer.util.arrayFromVolume(node), voxels(GRID, 1))
             assert mrml.volumeFromNode(node).grid.same_as(GRID, 1e-4) and panel.opened[-1][1].patient == "bert"
             picture(panel.widget, "worklist-7-server")
+            leased = until_when(home)
+            monkeypatch.setattr(worklist_module, "RENEW_SECONDS", 0.1)
+            until(lambda: until_when(home) > leased)  # for as long as it is open
+            monkeypatch.undo()
+            panel.idle()
             assert [case["by"] for case in zoe.worklist()] == ["zoe", "tester", ""]
             segmented(panel, node, np.ones(GRID.shape, np.uint8), model="balls")
             panel.ui.rejectButton.click()
