@@ -2,9 +2,8 @@
 
 import numpy as np
 import slicer
-import vtk
 from RefSegLib.errors import BadInput
-from vtk.util.numpy_support import numpy_to_vtk
+from RefSegSlicerLib import mrml
 
 # Of voxels that decide how bright the image is shown, and how many of them are looked at.
 DARKEST, BRIGHTEST = 0.1, 99.9
@@ -30,11 +29,7 @@ class Image:
             raise BadInput("This image is flat, and only volumes can be annotated. Choose a series of slices.")
         array = _storable(volume.array[0])
         self.grid = volume.grid
-        self.data = vtk.vtkImageData()
-        self.data.SetDimensions(*array.shape[::-1])
-        voxels = numpy_to_vtk(np.ascontiguousarray(array).ravel(), deep=True)
-        voxels.SetName("ImageScalars")
-        self.data.GetPointData().SetScalars(voxels)
+        self.data = mrml.imageData(array)
         some = array.ravel()[:: max(1, array.size // LOOKED_AT)].astype(np.float64)
         some = some[np.isfinite(some)]
         self.window = tuple(np.percentile(some, (DARKEST, BRIGHTEST)).tolist()) if some.size else (0.0, 1.0)

@@ -6,7 +6,7 @@ Each takes an empty scene, and the grids and transforms to try where a caller ha
 import numpy as np
 import slicer
 from RefSegLib.volume.grid import Grid
-from RefSegLib.volume.volume import LabelMap, Volume
+from RefSegLib.volume.volume import LabelMap
 
 from RefSegSlicerLib import doubt, masks, mrml
 
@@ -123,9 +123,9 @@ def checkDoubtLiesOnTheImage(scene, grid=OBLIQUE, parent=MOVE):
     """The map of doubt has the place and the voxels of its image; a second one takes the place of the first."""
     node = addVolume(scene, grid, parent=parent)
     values = np.random.default_rng(3).random((2, *grid.shape)).astype(np.float32)
-    found = doubt.writeDoubt(Volume(values[0], mrml.worldGrid(node)), node)
+    found = doubt.writeDoubt(mrml.imageData(values[0]), node)
     count = scene.GetNumberOfNodes()
-    assert doubt.writeDoubt(Volume(values[1], mrml.worldGrid(node)), node) is found is doubt.doubtNode(node)
+    assert doubt.writeDoubt(mrml.imageData(values[1]), node) is found is doubt.doubtNode(node)
     assert scene.GetNumberOfNodes() == count
     assert np.array_equal(slicer.util.arrayFromVolume(found), values[1])
     assert found.GetTransformNodeID() == node.GetTransformNodeID()

@@ -53,7 +53,7 @@ def placesOf(volumeNode):
 
 
 def writeDoubt(suspect, volumeNode, places=()):
-    """Write a map (Volume with the voxels of `volumeNode`, 0..1) into the image's node for it, made if need be.
+    """Put a map (mrml.imageData with the voxels of `volumeNode`, 0..1) into the image's node for it, made if need be.
 
     suspect: None removes an earlier map, which speaks of another mask. places: where in it to look first, stays with
     the map. Returns the node or None.
@@ -63,7 +63,7 @@ def writeDoubt(suspect, volumeNode, places=()):
         if node is not None:
             _remove(node)
         return None
-    if suspect.grid.shape != volumeNode.GetImageData().GetDimensions()[::-1]:
+    if suspect.GetDimensions() != volumeNode.GetImageData().GetDimensions():
         raise BadInput("The map of doubt does not belong to this volume: it has another number of voxels.")
     new = node is None
     if new:
@@ -72,7 +72,7 @@ def writeDoubt(suspect, volumeNode, places=()):
         node.SetNodeReferenceID(IMAGE, volumeNode.GetID())
         node.SetAttribute(IMAGE, "1")
         _giveColors(node)  # before it has voxels: Slicer would look through all of them, 0.13 s for 256 cubed
-    slicer.util.updateVolumeFromArray(node, suspect.array[0])
+    node.SetAndObserveImageData(suspect)
     node.SetAttribute(PLACES, json.dumps([asdict(place) for place in places]))
     matrix = vtkMatrix4x4()
     volumeNode.GetIJKToRASMatrix(matrix)

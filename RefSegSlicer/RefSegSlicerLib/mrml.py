@@ -115,6 +115,20 @@ def putBeside(node, volumeNode) -> None:
         hierarchy.CreateItem(hierarchy.GetItemParent(item), node)  # moves the item if there is one
 
 
+def imageData(array):
+    """A vtkImageData of voxels (k, j, i), copied, for a volume node. In any thread: for 512 cubed it takes a second."""
+    image = vtk.vtkImageData()
+    image.SetDimensions(*array.shape[::-1])
+    image.GetPointData().SetScalars(_scalars(array))
+    return image
+
+
+def _scalars(array):
+    voxels = numpy_to_vtk(np.ascontiguousarray(array).ravel(), deep=True)
+    voxels.SetName("ImageScalars")
+    return voxels
+
+
 def orientedImage(array, grid: Grid, lower=(0, 0, 0)):
     """A vtkOrientedImageData of voxels (k, j, i) that start at index `lower` of a grid."""
     lower = np.asarray(lower, int)
@@ -122,9 +136,7 @@ def orientedImage(array, grid: Grid, lower=(0, 0, 0)):
     extent = [int(v) for n in (2, 1, 0) for v in (lower[n], lower[n] + array.shape[n] - 1)]
     image.SetExtent(extent)
     image.SetImageToWorldMatrix(slicer.util.vtkMatrixFromArray(grid.ijk_to_ras()))
-    voxels = numpy_to_vtk(np.ascontiguousarray(array).ravel(), deep=True)
-    voxels.SetName("ImageScalars")
-    image.GetPointData().SetScalars(voxels)
+    image.GetPointData().SetScalars(_scalars(array))
     return image
 
 

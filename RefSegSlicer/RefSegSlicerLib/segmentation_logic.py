@@ -101,7 +101,8 @@ def _prepared(found: Segmented, done) -> _Prepared:
         names = {label.value: label.name for label in found.names}
         places = find_places(found.suspect.array[0], labels, names, grid.spacing)
     first = None if found.before is None else masks.crop(found.before, found.names)
-    return _Prepared(masks.crop(found.labels, found.names), first, found.suspect, places, done)
+    suspect = None if found.suspect is None else mrml.imageData(found.suspect.array[0])
+    return _Prepared(masks.crop(found.labels, found.names), first, suspect, places, done)
 
 
 def _done(found: Segmented, region, place) -> dict:

@@ -274,7 +274,6 @@ def test_the_next_slice_is_shown_with_a_reason_in_views_that_all_cut_the_volume_
 
 
 def test_every_plane_has_its_next_slice_and_what_reflection_doubts_is_asked_for(a_case):
-    from RefSegLib.volume.volume import Volume
     from RefSegSlicerLib.doubt import writeDoubt
 
     a_case.start()
@@ -283,7 +282,7 @@ def test_every_plane_has_its_next_slice_and_what_reflection_doubts_is_asked_for(
     suspect = np.zeros(a_case.grid.shape, np.float32)
     doubted = plain.index + 2
     suspect[:, doubted] = 1
-    writeDoubt(Volume(suspect, a_case.grid), a_case.volume)
+    writeDoubt(mrml.imageData(suspect), a_case.volume)
     asked = a_case.logic.nextSlice(1)
     assert asked.index == doubted
     assert "reflection doubts" in asked.reason

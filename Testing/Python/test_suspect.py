@@ -14,7 +14,7 @@ from RefSegLib.inference.region import RegionOfInterest
 from RefSegLib.jobs import POOR, Estimate, estimates_of
 from RefSegLib.reflection import reflect
 from RefSegLib.volume.grid import Grid
-from RefSegLib.volume.volume import LabelMap, Volume
+from RefSegLib.volume.volume import LabelMap
 from RefSegSlicerLib import checks, doubt, mrml
 from scipy import ndimage
 from vtk.util.numpy_support import vtk_to_numpy
@@ -109,7 +109,7 @@ def a_view(scene, background=None, foreground=None, opacity=0.0):
 
 def an_image_with_doubt(scene, grid=checks.FLIPPED, parent=None):
     node = checks.addVolume(scene, grid, parent=parent)
-    return node, doubt.writeDoubt(Volume(waves(grid), mrml.worldGrid(node)), node)
+    return node, doubt.writeDoubt(mrml.imageData(waves(grid)), node)
 
 
 def test_the_map_is_warm_and_transparent_where_there_is_no_doubt(an_empty_scene):
@@ -129,7 +129,7 @@ def test_under_a_transform_the_map_lies_where_it_was_found(an_empty_scene):
     node = checks.addVolume(an_empty_scene, checks.OBLIQUE, parent=checks.MOVE)
     world = mrml.worldGrid(node)
     region = mirrored(world.aligned_to_lps())
-    found = doubt.writeDoubt(suspect_map(found_on(world, (region, waves(region)))), node)
+    found = doubt.writeDoubt(mrml.imageData(suspect_map(found_on(world, (region, waves(region)))).array[0]), node)
     matrix = vtk.vtkMatrix4x4()
     slicer.vtkMRMLTransformNode.GetMatrixTransformBetweenNodes(found.GetParentTransformNode(), None, matrix)
     toWorld = slicer.util.arrayFromVTKMatrix(matrix)
@@ -158,7 +158,7 @@ def test_a_slice_view_draws_doubt_on_the_voxels_it_belongs_to_and_nothing_elsewh
     node = checks.addVolume(an_empty_scene, checks.OBLIQUE, parent=checks.MOVE)
     values = np.full(checks.OBLIQUE.shape, 0.05, np.float32)
     values[3:6, 4:9, 3:8] = 0.9
-    doubt.writeDoubt(Volume(values, mrml.worldGrid(node)), node)
+    doubt.writeDoubt(mrml.imageData(values), node)
     view = a_slice_logic.GetSliceNode()
     a_slice_logic.GetSliceCompositeNode().SetBackgroundVolumeID(node.GetID())
     doubt.showDoubt(an_empty_scene, True)
@@ -201,7 +201,7 @@ def test_a_mask_that_was_not_reflected_on_takes_the_earlier_map_away(an_empty_sc
     view = a_view(an_empty_scene, volume)
     slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(an_empty_scene)  # in Slicer every scene has one
     count = an_empty_scene.GetNumberOfNodes()
-    doubt.writeDoubt(Volume(waves(checks.FLIPPED), mrml.worldGrid(volume)), volume)
+    doubt.writeDoubt(mrml.imageData(waves(checks.FLIPPED)), volume)
     doubt.showDoubt(an_empty_scene, True)
     assert doubt.writeDoubt(None, volume) is None
     assert an_empty_scene.GetNumberOfNodes() == count and doubt.doubtNode(volume) is None
@@ -225,7 +225,7 @@ def test_the_map_is_put_where_the_image_is_in_the_subject_hierarchy(an_empty_sce
     volume = checks.addVolume(an_empty_scene, checks.FLIPPED)
     patient = hierarchy.CreateFolderItem(hierarchy.GetSceneItemID(), "patient")
     hierarchy.CreateItem(patient, volume)
-    node = doubt.writeDoubt(Volume(waves(checks.FLIPPED), mrml.worldGrid(volume)), volume)
+    node = doubt.writeDoubt(mrml.imageData(waves(checks.FLIPPED)), volume)
     assert hierarchy.GetItemParent(hierarchy.GetItemByDataNode(node)) == patient
 
 
@@ -249,7 +249,7 @@ def test_closing_the_scene_takes_the_map_along_and_a_saved_scene_brings_it_back(
 def test_a_map_with_other_voxels_is_refused(an_empty_scene):
     volume = checks.addVolume(an_empty_scene, checks.FLIPPED)
     with pytest.raises(doubt.BadInput, match="another number of voxels"):
-        doubt.writeDoubt(Volume(waves(checks.OBLIQUE), checks.OBLIQUE), volume)
+        doubt.writeDoubt(mrml.imageData(waves(checks.OBLIQUE)), volume)
 
 
 # In words
