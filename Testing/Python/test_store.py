@@ -355,10 +355,10 @@ def test_who_lists_models_reads_no_weights_and_sees_files_that_are_missing_or_cu
     with pytest.raises(RefSegError, match="damaged"):
         a_store.load("net")
     file.write_bytes(content[:-1])
-    with pytest.raises(RefSegError, match="segmenter.safetensors has been changed or damaged"):
+    with pytest.raises(RefSegError, match=r"segmenter\.safetensors has been changed or damaged"):
         a_store.manifest("net")
     file.unlink()
-    with pytest.raises(RefSegError, match="segmenter.safetensors is missing"):
+    with pytest.raises(RefSegError, match=r"segmenter\.safetensors is missing"):
         a_store.manifest("net", "1")
 
 
