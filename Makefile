@@ -5,7 +5,7 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: install demo test lint bench-hostile bench-inference bench-interaction bench-kill bench-learning bench-reflection bench-latency bench-heartbeat soak clean
+.PHONY: install demo pictures test lint bench-hostile bench-inference bench-interaction bench-kill bench-learning bench-reflection bench-latency bench-heartbeat soak clean
 .DEFAULT_GOAL := install
 
 install: $(STAMP)
@@ -24,6 +24,11 @@ $(STAMP): pyproject.toml
 
 demo: install
 	$(VENV)/bin/refseg demo --out demo-output
+
+# The pictures of the tutorials, drawn off screen by both panels and Slicer's own views at work.
+pictures: install
+	$(PY) -m pip install --quiet --editable ".[browser]"
+	$(PY) Testing/tutorial_pictures.py
 
 lint: install
 	$(VENV)/bin/ruff check .

@@ -19,6 +19,10 @@ UNBOUND = {"RefSegSlicer": {"model", "regionKind"}, "InteractiveLearning": {"mod
 FILE_SCOPE = {"slicer", "vtk", "qt", "ctk", "numpy", "SimpleITK", "scipy"}
 OWN = ("RefSegLib", "InteractiveLearningLib", "RefSegSlicerLib", "InteractiveLearningSlicerLib")
 
+PICTURES = ROOT / "Resources" / "pictures"
+SCREEN = (1280, 720)
+SAMPLE = "RefSegHead"  # in Sample Data
+
 each_module = pytest.mark.parametrize("module", MODULES)
 
 
@@ -281,14 +285,58 @@ def test_metadata_names_the_extension_the_same_everywhere():
     assert entry["scm_url"] == values["HOMEPAGE"] and entry["scm_url"].rsplit("/", 1)[1].startswith("Slicer")
     allowed = {"$schema", "category", "scm_url", "scm_revision", "scm_type", "build_dependencies", "build_subdirectory"}
     assert set(entry) <= allowed | {"dicom_support_rule", "enabled", "tier"}
+    assert entry["tier"] == 3 and entry["category"] == "Segmentation"
     assert (ROOT / "LICENSE").is_file()
+
+
+def size_of(png):
+    """Width and height of a PNG file; fails where it is none."""
+    content = png.read_bytes()
+    assert content[:8] == b"\x89PNG\r\n\x1a\n", f"{png} is no PNG"
+    return tuple(int.from_bytes(content[n : n + 4], "big") for n in (16, 20))
+
+
+def test_the_index_finds_icon_and_screenshots_in_the_repository():
+    entry = json.loads((ROOT / "RefSeg.json").read_text())
+    home = entry["scm_url"].replace("https://github.com/", "https://raw.githubusercontent.com/")
+    text = (ROOT / "CMakeLists.txt").read_text()
+    urls = {
+        name: re.search(rf'^set\(EXTENSION_{name} "([^"$]*)"\)$', text, re.M).group(1).split()
+        for name in ("ICONURL", "SCREENSHOTURLS")
+    }
+    assert len(urls["ICONURL"]) == 1 and len(urls["SCREENSHOTURLS"]) > 1
+    for url in [url for found in urls.values() for url in found]:
+        assert url.startswith(f"{home}/{entry['scm_revision']}/"), url
+        path = ROOT / url.removeprefix(f"{home}/{entry['scm_revision']}/")
+        assert size_of(path) == ((128, 128) if url in urls["ICONURL"] else SCREEN)
+
+
+def test_the_tutorials_show_every_picture_and_no_other():
+    shown = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", (ROOT / "README.md").read_text())
+    pictures = sorted(PICTURES.iterdir())
+    assert {ROOT / path for path in shown} == set(pictures)
+    assert all(size_of(picture) == SCREEN for picture in pictures)
+    assert sum(picture.stat().st_size for picture in pictures) < 3e6
+
+
+def test_pictures_for_the_web_are_not_installed(a_staged_extension):
+    assert (a_staged_extension / "RefSegResources" / "templates").is_dir()
+    assert not (a_staged_extension / "RefSegResources" / PICTURES.name).exists()
+
+
+def test_the_tutorials_name_buttons_and_sections_that_are_in_the_panels():
+    text = (ROOT / "README.md").read_text()
+    tutorials = text[text.index("\n## Tutorials\n") : text.index("\n## What ships\n")]
+    files = [file for module in MODULES for file in (ROOT / module / "Resources" / "UI").glob("*.ui")]
+    written = [p for f in files for p in ElementTree.parse(f).getroot().iter("property") if p.get("name") == "text"]
+    said = {(p.findtext("string") or "").replace("&", "").rstrip(":") for p in written}
+    named = set(re.findall(r"\*\*([^*]+)\*\*", tutorials)) - {SAMPLE}
+    assert len(named) > 20 and named <= said, named - said
 
 
 @each_module
 def test_icons_are_128_pixels_square(module):
-    content = (ROOT / module / "Resources" / "Icons" / f"{module}.png").read_bytes()
-    assert content[:8] == b"\x89PNG\r\n\x1a\n"
-    assert [int.from_bytes(content[n : n + 4], "big") for n in (16, 20)] == [128, 128]
+    assert size_of(ROOT / module / "Resources" / "Icons" / f"{module}.png") == (128, 128)
 
 
 def test_what_the_modules_install_is_what_the_package_needs_minus_what_slicer_brings():
