@@ -4,6 +4,7 @@ import numpy as np
 import slicer
 from RefSegLib.errors import BadInput
 from RefSegSlicerLib import mrml
+from slicer.i18n import tr as _
 
 # Of voxels that decide how bright the image is shown, and how many of them are looked at.
 DARKEST, BRIGHTEST = 0.1, 99.9
@@ -22,11 +23,13 @@ class Image:
     def __init__(self, volume):
         if volume.channels != 1:
             raise BadInput(
-                "This is a color image, or one of several channels, and only one channel can be annotated. Save that "
-                "one as an image of its own."
+                _(
+                    "This is a color image, or one of several channels, and only one channel can be annotated. Save "
+                    "that one as an image of its own."
+                )
             )
         if volume.grid.planar:
-            raise BadInput("This image is flat, and only volumes can be annotated. Choose a series of slices.")
+            raise BadInput(_("This image is flat, and only volumes can be annotated. Choose a series of slices."))
         array = _storable(volume.array[0])
         self.grid = volume.grid
         self.data = mrml.imageData(array)
