@@ -28,7 +28,6 @@ SIZE = (1280, 720)
 PANEL_WIDTH = 420
 GAP = 4
 BACKGROUND = (38, 38, 38)
-DISTANCE = 205.0  # mm of the camera from what it looks at
 COLORS = 256  # of a picture; the views are gray with few colors
 RED, GREEN, YELLOW = (getattr(ViewLayoutDefinition, f"{name}_view") for name in ("axial", "coronal", "sagittal"))
 
@@ -86,8 +85,6 @@ class Window:
         """What the eyes in the bars of the slice views do."""
         for view in self.slices:
             self.node(view).SetSliceVisible(shown)
-        if shown:
-            self.threed.fit_view_to_content()
 
     def look_at(self, point, width):
         """Center all slice views on a point (world RAS); width: of what they show, mm."""
@@ -101,12 +98,12 @@ class Window:
             node = self.node(view)
             node.SetFieldOfView(width, width * self._size[1] / self._size[0], node.GetFieldOfView()[2])
 
-    def look_around(self, point, direction):
-        """Let the 3D view look at a point (world RAS) from where a direction (RAS) leads."""
+    def look_around(self, point, direction, distance):
+        """Let the 3D view look at a point (world RAS) from so many mm along a direction (RAS)."""
         camera = self.threed.get_camera_node()
         along = np.asarray(direction, float) / np.linalg.norm(direction)
         camera.SetFocalPoint(*point)
-        camera.SetPosition(*(np.asarray(point) + DISTANCE * along))
+        camera.SetPosition(*(np.asarray(point) + distance * along))
         camera.SetViewUp(0, 0, 1)
         camera.ResetClippingRange()
 

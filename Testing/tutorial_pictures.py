@@ -38,6 +38,7 @@ WIDTH = 105.0  # mm of the head that a slice view shows: both hippocampi and wha
 CLOSE = 60.0  # one of them
 WINDOW = (110.0, 58.0)  # window and level, so that white matter is not all white
 FROM = (0.6, 1.0, 0.5)  # the 3D view looks from the front, the left and above
+NEAR, FAR = 145.0, 430.0  # mm of the camera from what it looks at
 CORNERS = 9  # clicks on a border
 AHEAD = np.cos(np.radians(20))  # of a direction: what lies within 20 degrees of it
 
@@ -84,6 +85,7 @@ class Tutorials:
         window.show_panel(panel)
         window.show_volume(self.volume)
         window.show_slices_in_3d(True)
+        window.look_around(self.middle(), FROM, FAR)
         until(lambda: ui.modelSelector.currentText == "hippocampus")
         ui.volumeSelector.setCurrentNode(self.volume)
         self.picture("segmentation-1-inputs")
@@ -96,7 +98,7 @@ class Tutorials:
         self.segmentation.CreateClosedSurfaceRepresentation()  # what the button Show 3D does
         window.show_slices_in_3d(False)
         self.look_at_all()
-        window.look_around(self.center(*self.identifiers()), FROM)
+        window.look_around(self.center(*self.identifiers()), FROM, NEAR)
         window.scroll_to(ui.plotButton)
         self.picture("segmentation-3-result")
         ui.doubtBox.click()
@@ -210,6 +212,10 @@ class Tutorials:
         """Show both hippocampi, and from the side the left one."""
         self.window.look_at(self.center(*self.identifiers()), WIDTH)
         self.window.node(self.window.yellow).JumpSliceByCentering(*self.center(SEGMENT))
+
+    def middle(self):
+        """The middle of the volume, world RAS."""
+        return np.array(mrml.worldFromIndex(np.array(slicer.util.arrayFromVolume(self.volume).shape) / 2, self.volume))
 
     def identifiers(self):
         """The segments."""
