@@ -131,8 +131,9 @@ class InteractiveLearningWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
     def cleanup(self):
         """Leave nothing behind; a session that was not finished can go on later, and so does what was being learnt."""
         self.exit()
-        self._strokes.stop()
-        self._strokes.deleteLater()  # else it and what it calls would keep each other for ever
+        for timer in (self._polling, self._strokes):
+            timer.stop()
+            timer.deleteLater()  # else it and what it calls would keep each other for ever
         self.thinking.close()
         self.logic.endSession(keep=True)
         for section in self.sections:

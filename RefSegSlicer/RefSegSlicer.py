@@ -102,6 +102,7 @@ class RefSegSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def cleanup(self):
         """Leave nothing behind."""
         self._timer.stop()
+        self._timer.deleteLater()  # else it and what it calls would keep each other for ever
         self.onCancel()
         self.firstUse.close()
         self.models.close()

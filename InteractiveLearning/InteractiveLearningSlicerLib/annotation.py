@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from RefSegLib.errors import BadInput
 from RefSegSlicerLib import mrml
+from RefSegSlicerLib.translation import tr as _
 
 from InteractiveLearningSlicerLib import edits, masking, memory, segments
 from InteractiveLearningSlicerLib.beginning import SESSION, valuesOf
@@ -53,13 +54,12 @@ class Annotation:
         """Raise BadInput if nodes or segments are gone."""
         for node in (self.volumeNode, self.segmentationNode):
             if not scene.IsNodePresent(node):
-                raise BadInput(f"'{node.GetName()}' was removed from the scene. End the session.")
+                text = _("'{name}' was removed from the scene. End the session.")
+                raise BadInput(text.format(name=node.GetName()))
         self._own = mrml.ownGrid(self.volumeNode)
         for identifier, label in self.labels.items():
             if self.segment(identifier) is None:
-                raise BadInput(
-                    f"The segment '{label.name}' was removed. End the session, and start it without that segment."
-                )
+                raise BadInput(segments.removed(label.name))
 
     def segment(self, identifier):
         """The vtkSegment of that id; None if it was removed."""

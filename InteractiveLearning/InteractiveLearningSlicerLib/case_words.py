@@ -1,6 +1,6 @@
 """What the section of the worklist tells, in translatable words."""
 
-from slicer.i18n import tr as _
+from RefSegSlicerLib.translation import tr as _
 
 from InteractiveLearningSlicerLib.cases import ACCEPTED, REJECTED, SKIPPED, TODO
 

@@ -13,7 +13,7 @@ import slicer
 from RefSegLib.errors import RefSegError
 from RefSegLib.progress import Progress
 from RefSegSlicerLib import doubt
-from slicer.i18n import tr as _
+from RefSegSlicerLib.translation import tr as _
 
 from InteractiveLearningSlicerLib.volumes import Image
 

@@ -1,6 +1,6 @@
 """The panel's section of corrections: what its controls do, and what they show. Knows the widgets, not Qt."""
 
-from slicer.i18n import tr as _
+from RefSegSlicerLib.translation import tr as _
 
 from InteractiveLearningSlicerLib import shortcuts, words
 from InteractiveLearningSlicerLib.tools import POINTS, SHAPES, UNSIGNED

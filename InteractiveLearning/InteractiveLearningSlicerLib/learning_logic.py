@@ -8,6 +8,7 @@ import time
 from RefSegLib.errors import BadInput, Cancelled
 from RefSegLib.jobs import Job, Signal
 from RefSegLib.progress import Progress
+from RefSegSlicerLib.translation import tr as _
 
 LOOK_SECONDS = 1.0
 # Versions and what is kept are asked for when something shows that they have changed, and else this often.
@@ -129,7 +130,7 @@ class LearningLogic:
     def _do(self, work):
         """Do what was asked for; afterwards all is asked anew."""
         if self._action is not None:
-            raise BadInput("Something that was asked for is still being done. Wait until it is over.")
+            raise BadInput(_("Something that was asked for is still being done. Wait until it is over."))
 
         def over(_result):
             self._action = None

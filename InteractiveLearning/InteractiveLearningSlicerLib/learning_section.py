@@ -3,7 +3,7 @@ InteractiveLearningLearning.ui, not Qt.
 """
 
 from RefSegSlicerLib import plots
-from slicer.i18n import tr as _
+from RefSegSlicerLib.translation import tr as _
 
 from InteractiveLearningSlicerLib import learning_words as words
 from InteractiveLearningSlicerLib import tables

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from slicer.i18n import tr as _
+from RefSegSlicerLib.translation import tr as _
 
 MANY_NAMES = 20
 

@@ -9,6 +9,7 @@ import slicer
 import vtk
 from RefSegLib.errors import BadInput
 from RefSegSlicerLib import mrml
+from RefSegSlicerLib.translation import tr as _
 from vtk.util.numpy_support import vtk_to_numpy
 
 LOCKED = "RefSeg.Locked"
@@ -93,7 +94,7 @@ def _generated(segmentationNode, active, volumeNode, editor, byIntensity):
         options += [_aligned(byIntensity[0], segmentationNode, reference), byIntensity[1]]
     mask = slicer.vtkOrientedImageData()
     if not segmentationNode.GenerateEditMask(mask, editor.GetMaskMode(), *options):
-        raise BadInput("The Segment Editor's mask could not be made. Set its editable area to 'Everywhere'.")
+        raise BadInput(_("The Segment Editor's mask could not be made. Set its editable area to 'Everywhere'."))
     return vtk_to_numpy(mask.GetPointData().GetScalars()).reshape(mask.GetDimensions()[::-1])
 
 
@@ -117,5 +118,6 @@ def _aligned(sourceNode, segmentationNode, reference):
     lowest = float(np.min(vtk_to_numpy(sourceNode.GetImageData().GetPointData().GetScalars())))
     resample = slicer.vtkOrientedImageDataResample.ResampleOrientedImageToReferenceOrientedImage
     if not resample(source, reference, source, True, False, transform, lowest):
-        raise BadInput(f"The volume '{sourceNode.GetName()}' of the Segment Editor could not be used as a mask.")
+        text = _("The volume '{name}' of the Segment Editor could not be used as a mask.")
+        raise BadInput(text.format(name=sourceNode.GetName()))
     return source

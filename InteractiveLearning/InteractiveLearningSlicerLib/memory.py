@@ -13,6 +13,7 @@ import numpy as np
 import vtk
 from RefSegLib.errors import BadInput
 from RefSegLib.volume.grid import Grid
+from RefSegSlicerLib.translation import tr as _
 
 TAG = "RefSeg.Prompts"
 SCHEMA = 1
@@ -89,7 +90,9 @@ def recall(tags, labels, grid, own):
             unreadable.append(name)
             continue
         if newer:
-            raise BadInput(f"The prompts of '{name}' were given in a newer RefSeg. Update this one.")
+            raise BadInput(
+                _("The prompts of '{name}' were given in a newer RefSeg. Update this one.").format(name=name)
+            )
     return [found[key] for key in sorted(found)], unreadable
 
 

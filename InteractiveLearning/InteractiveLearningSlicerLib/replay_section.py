@@ -4,7 +4,7 @@ InteractiveLearningReplay.ui, not Qt.
 
 import time
 
-from slicer.i18n import tr as _
+from RefSegSlicerLib.translation import tr as _
 
 from InteractiveLearningSlicerLib import learning_words as words
 from InteractiveLearningSlicerLib import tables

@@ -10,6 +10,7 @@ import slicer
 import vtk
 from RefSegLib.errors import BadInput, RefSegError
 from RefSegSlicerLib import mrml
+from RefSegSlicerLib.translation import tr as _
 from vtk.util.numpy_support import vtk_to_numpy
 
 # A segment's image lies on the voxels of the volume if it is off by less than this (voxels).
@@ -64,7 +65,8 @@ def labelsOf(segmentationNode, known):
             value, free = free, free + 1
         found[identifier] = Label(value=value, name=segment.GetName(), color=segment.GetColor())
     if not found:
-        raise BadInput(f"The segmentation '{segmentationNode.GetName()}' has no segments. Add one for each structure.")
+        text = _("The segmentation '{name}' has no segments. Add one for each structure.")
+        raise BadInput(text.format(name=segmentationNode.GetName()))
     return found
 
 
@@ -158,11 +160,16 @@ def write(changes, segmentationNode, volumeNode, values):
         segmentationNode.EndModify(modified)
 
 
+def removed(name) -> str:
+    """What is told of a segment that a session needs and that is gone."""
+    return _("The segment '{name}' was removed. End the session, and start it without that segment.").format(name=name)
+
+
 def _writePatch(change, segmentationNode, identifier, grid):
     logic, segmentation = slicer.vtkSlicerSegmentationsModuleLogic, segmentationNode.GetSegmentation()
     segment = segmentation.GetSegment(identifier)
     if segment is None:
-        raise BadInput(f"The segment '{identifier}' was removed. End the session, and start it without that segment.")
+        raise BadInput(removed(identifier))
     # Slicer keeps segments that do not overlap in one image, and both merges below would change all of them at once.
     shared = []
     segmentation.GetSegmentIDsSharingBinaryLabelmapRepresentation(identifier, shared, False)
@@ -177,4 +184,4 @@ def _writePatch(change, segmentationNode, identifier, grid):
             voxels = np.where(mask, segment.GetLabelValue(), 0).astype(np.uint8)
             patch = mrml.orientedImage(voxels, grid, change.lower)
             if not logic.SetBinaryLabelmapToSegment(patch, segmentationNode, identifier, mode, patch.GetExtent()):
-                raise RefSegError(f"The segment '{segment.GetName()}' could not be written.")
+                raise RefSegError(_("The segment '{name}' could not be written.").format(name=segment.GetName()))

@@ -6,7 +6,7 @@ from RefSegLib.errors import RefSegError
 from RefSegLib.jobs import Signal
 from RefSegSlicerLib import settings, signing
 from RefSegSlicerLib.connection import checkedUrl
-from slicer.i18n import tr as _
+from RefSegSlicerLib.translation import tr as _
 
 # How often a server that is signed in at is asked whether it still answers, while the panel is shown.
 ASK_SECONDS = 30.0

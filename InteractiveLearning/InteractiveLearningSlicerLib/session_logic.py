@@ -12,6 +12,7 @@ from RefSegLib.errors import BadInput, RefSegError
 from RefSegLib.jobs import Signal
 from RefSegSlicerLib import mrml
 from RefSegSlicerLib.doubt import doubtArray
+from RefSegSlicerLib.translation import tr as _
 
 from InteractiveLearningSlicerLib import masking, shapes, views
 from InteractiveLearningSlicerLib.annotation import Annotation
@@ -253,7 +254,8 @@ class SessionLogic:
             try:
                 write_durably(Path(path), json.dumps(session.export_log(), indent=1).encode())
             except OSError as error:
-                raise RefSegError(f"The log could not be written to '{path}': {error.strerror}.") from error
+                text = _("The log could not be written to '{path}': {reason}.")
+                raise RefSegError(text.format(path=path, reason=error.strerror)) from error
 
         def turn():
             yield think
@@ -297,7 +299,7 @@ class SessionLogic:
     def _check(self):
         """Raise BadInput if there is no session, or its nodes are gone."""
         if self.session is None:
-            raise BadInput("No session has been started.")
+            raise BadInput(_("No session has been started."))
         self._annotation.check(self.scene)
 
     def _turn(self, work, then=None):

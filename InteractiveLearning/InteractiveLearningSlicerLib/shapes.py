@@ -6,6 +6,7 @@ import numpy as np
 from RefSegLib.errors import BadInput
 from RefSegLib.volume.grid import Grid
 from RefSegSlicerLib import mrml
+from RefSegSlicerLib.translation import tr as _
 
 from InteractiveLearningSlicerLib import views
 
@@ -44,7 +45,7 @@ def clickAt(point, positive, canvas):
 
     place = canvas.indices(point)
     if not _inside(place, canvas.grid).all():
-        raise BadInput("The click lies outside the volume; click inside of it.")
+        raise BadInput(_("The click lies outside the volume; click inside of it."))
     view = canvas.view(np.reshape(point, (1, 3)))
     return Click(tuple(canvas.grid.to_world(place)[0]), bool(positive), canvas.label, **view)
 
@@ -63,7 +64,7 @@ def promptOf(tool, positive, drawn, canvas):
         passed = _everyVoxel(places)
         passed = passed[_inside(passed, grid)]
         if not len(passed):
-            raise BadInput("The scribble lies outside the volume; draw inside of it.")
+            raise BadInput(_("The scribble lies outside the volume; draw inside of it."))
         return Scribble(tuple(map(tuple, grid.to_world(passed))), bool(positive), label, **canvas.view(drawn))
     points = tuple(map(tuple, grid.to_world(places)))
     if tool == "lasso":
@@ -82,5 +83,5 @@ def _everyVoxel(places):
     at = np.concatenate([[0.0], np.cumsum(lengths)])
     dense = np.linspace(0.0, at[-1], int(np.ceil(at[-1] / STEP)) + 1)
     found = np.stack([np.interp(dense, at, places[:, axis]) for axis in range(3)], axis=1)
-    _, first = np.unique(np.rint(found).astype(int), axis=0, return_index=True)
+    first = np.unique(np.rint(found).astype(int), axis=0, return_index=True)[1]
     return found[np.sort(first)]

@@ -3,7 +3,7 @@
 With Shift, as the slice views have plain letters for themselves. Text fields keep their letters: Qt asks them first.
 """
 
-from slicer.i18n import tr as _
+from RefSegSlicerLib.translation import tr as _
 
 KEYS = {
     "pointsButton": "Shift+P",

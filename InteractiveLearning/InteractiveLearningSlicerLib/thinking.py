@@ -21,9 +21,11 @@ class Thinking:
     def close(self):
         """Ask no more."""
         self._timer.stop()
+        self._timer.deleteLater()  # else it and what it calls would keep each other for ever
+        self._timer = None
 
     def _begin(self):
-        if not self._timer.active:
+        if self._timer is not None and not self._timer.active:
             self._since = time.monotonic()
             self._timer.start()
 

@@ -12,6 +12,7 @@ from collections import deque
 from RefSegLib.errors import RefSegError
 from RefSegLib.jobs import Signal
 from RefSegLib.progress import SILENT, Progress
+from RefSegSlicerLib.translation import tr as _
 
 
 class AtOnce:
@@ -134,7 +135,8 @@ class Turns:
             self._failed(error)
         except Exception as error:
             self._over(turn)
-            self._failed(RefSegError(f"This did not work, by a fault of the program ({error}). Nothing else changed."))
+            text = _("This did not work, by a fault of the program ({error}). Nothing else changed.")
+            self._failed(RefSegError(text.format(error=error)))
             raise  # into the application's log
         else:
             if turn is self._turn:  # else it was dropped by what it did itself

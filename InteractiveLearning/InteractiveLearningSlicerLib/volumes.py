@@ -4,7 +4,7 @@ import numpy as np
 import slicer
 from RefSegLib.errors import BadInput
 from RefSegSlicerLib import mrml
-from slicer.i18n import tr as _
+from RefSegSlicerLib.translation import tr as _
 
 # Of voxels that decide how bright the image is shown, and how many of them are looked at.
 DARKEST, BRIGHTEST = 0.1, 99.9

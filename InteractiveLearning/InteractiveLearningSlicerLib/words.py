@@ -1,6 +1,6 @@
 """What a session has to tell, in translatable words."""
 
-from slicer.i18n import tr as _
+from RefSegSlicerLib.translation import tr as _
 
 
 def begun(what):

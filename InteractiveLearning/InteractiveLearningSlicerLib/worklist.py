@@ -7,7 +7,7 @@ import slicer
 from RefSegLib.errors import BadInput, Cancelled
 from RefSegLib.jobs import Job, Signal
 from RefSegSlicerLib import doubt
-from slicer.i18n import tr as _
+from RefSegSlicerLib.translation import tr as _
 
 from InteractiveLearningSlicerLib.cases import ACCEPTED, REJECTED, TODO, inThread
 from InteractiveLearningSlicerLib.volumes import volumeToNode

@@ -6,7 +6,7 @@ from pathlib import Path
 import slicer
 from RefSegLib.jobs import Job
 from RefSegSlicerLib import provenance, settings
-from slicer.i18n import tr as _
+from RefSegSlicerLib.translation import tr as _
 
 from InteractiveLearningSlicerLib import case_words
 from InteractiveLearningSlicerLib.cases import (

@@ -1,6 +1,7 @@
 """What Interactive Learning does: sessions at the desk of a service, its models, and what it learns from them."""
 
 from RefSegLib.errors import BadInput
+from RefSegSlicerLib.translation import tr as _
 
 from InteractiveLearningSlicerLib.session_logic import SessionLogic
 
@@ -23,7 +24,7 @@ class Workspace(SessionLogic):
         if self.service is not None and self.service.about == service.about:
             return False
         if self.session is not None or self.turns.busy:
-            raise BadInput("A session is open. Accept or end it first; then work elsewhere.")
+            raise BadInput(_("A session is open. Accept or end it first; then work elsewhere."))
         from RefSegSlicerLib.catalog import Catalog
 
         from InteractiveLearningSlicerLib.learning_logic import LearningLogic

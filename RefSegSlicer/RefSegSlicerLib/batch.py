@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 import slicer
 from RefSegLib.errors import RefSegError
 from RefSegLib.jobs import Signal
-from slicer.i18n import tr as _
 
 from RefSegSlicerLib import provenance
+from RefSegSlicerLib.translation import tr as _
 
 
 @dataclass

@@ -2,10 +2,10 @@
 
 import slicer
 from RefSegLib.errors import BadInput
-from slicer.i18n import tr as _
 
 from RefSegSlicerLib import doubt
 from RefSegSlicerLib.batch import Batch, Frames, Volumes, browserOf
+from RefSegSlicerLib.translation import tr as _
 
 
 class BatchSection:

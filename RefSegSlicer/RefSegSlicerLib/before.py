@@ -5,9 +5,9 @@ meanwhile, nothing of the result, nor of what people have painted into it, can g
 """
 
 import slicer
-from slicer.i18n import tr as _
 
 from RefSegSlicerLib import masks, mrml
+from RefSegSlicerLib.translation import tr as _
 
 HIDDEN = "RefSegHiddenForBefore"  # attribute of the display node of a result that is hidden now
 KEPT = 8  # first masks: those of a whole body take some 10 MB each

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from RefSegLib.errors import BadInput
 
 from RefSegSlicerLib import settings, tokens
+from RefSegSlicerLib.translation import tr as _
 
 
 def open_service():
@@ -37,5 +38,5 @@ def _installed():
     try:
         yield
     except ModuleNotFoundError as error:
-        msg = f"RefSeg is not set up yet: the package {error.name} is missing. See the section First use."
-        raise BadInput(msg) from error
+        text = _("RefSeg is not set up yet: the package {name} is missing. See the section First use.")
+        raise BadInput(text.format(name=error.name)) from error

@@ -12,6 +12,7 @@ from RefSegLib.errors import BadInput
 from vtk import vtkMatrix4x4
 
 from RefSegSlicerLib import mrml
+from RefSegSlicerLib.translation import tr as _
 
 IMAGE = "RefSegDoubtOf"  # node reference of a map to its image; as an attribute it marks maps, image or not
 PLACES = "RefSegPlaces"  # attribute of a map: where in it to look first, as JSON
@@ -64,7 +65,7 @@ def writeDoubt(suspect, volumeNode, places=()):
             _remove(node)
         return None
     if suspect.GetDimensions() != volumeNode.GetImageData().GetDimensions():
-        raise BadInput("The map of doubt does not belong to this volume: it has another number of voxels.")
+        raise BadInput(_("The map of doubt does not belong to this volume: it has another number of voxels."))
     new = node is None
     if new:
         name = f"{volumeNode.GetName()} suspect"

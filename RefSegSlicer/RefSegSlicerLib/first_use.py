@@ -8,11 +8,11 @@ from pathlib import Path
 import slicer
 from RefSegLib.errors import BadInput, RefSegError
 from RefSegLib.jobs import Job, Signal
-from slicer.i18n import tr as _
 
 from RefSegSlicerLib import loading, packages, settings, signing
 from RefSegSlicerLib.connection import checkedUrl
 from RefSegSlicerLib.installing import Installation, InstallPackages, InstallTorch, wheelhouse, withoutExtension
+from RefSegSlicerLib.translation import tr as _
 
 UI_FILE = Path(__file__).parents[1] / "Resources" / "UI" / "RefSegFirstUse.ui"
 HERE, THERE = "here", "there"

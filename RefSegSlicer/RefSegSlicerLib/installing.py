@@ -12,9 +12,9 @@ from pathlib import Path
 import slicer
 from RefSegLib.errors import BadInput, Cancelled, RefSegError
 from RefSegLib.jobs import Signal
-from slicer.i18n import tr as _
 
 from RefSegSlicerLib import packages, settings
+from RefSegSlicerLib.translation import tr as _
 
 
 class Installation:

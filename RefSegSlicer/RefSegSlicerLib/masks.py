@@ -13,6 +13,7 @@ from RefSegLib.errors import BadInput
 from vtk.util.numpy_support import vtk_to_numpy
 
 from RefSegSlicerLib import mrml
+from RefSegSlicerLib.translation import tr as _
 
 LABEL = "RefSeg.Label"  # tag: the label of a model that was written into a segment
 WRITTEN = "RefSeg.Written"  # tag: which voxels were written, as a checksum and a place
@@ -68,7 +69,7 @@ def write(cropped, volumeNode, outputNode=None) -> Written:
     All other segments are left alone. Raises BadInput if the mask does not fit the volume, or as `check`.
     """
     if cropped.shape != mrml.shapeOf(volumeNode):
-        raise BadInput("The mask does not belong to this volume: it has another number of voxels.")
+        raise BadInput(_("The mask does not belong to this volume: it has another number of voxels."))
     check(outputNode, volumeNode)
     if outputNode is None:
         name = f"{volumeNode.GetName()} segmentation"
@@ -108,10 +109,11 @@ def check(outputNode, volumeNode) -> None:
         return
     segmentation = outputNode.GetSegmentation()
     if len(unchangedSegments(segmentation)) < segmentation.GetNumberOfSegments():
-        raise BadInput(
-            f"The segmentation '{outputNode.GetName()}' holds segments that lie under another transform than the "
-            f"volume '{volumeNode.GetName()}'. Put both under the same transform, or choose another segmentation."
+        text = _(
+            "The segmentation '{segmentation}' holds segments that lie under another transform than the "
+            "volume '{volume}'. Put both under the same transform, or choose another segmentation."
         )
+        raise BadInput(text.format(segmentation=outputNode.GetName(), volume=volumeNode.GetName()))
 
 
 def labelsToSegmentation(segmentation, volumeNode, outputNode=None):

@@ -2,10 +2,9 @@
 
 import re
 
-from slicer.i18n import tr as _
-
 from RefSegSlicerLib.catalog import Catalog
 from RefSegSlicerLib.segmentation_logic import WHOLE
+from RefSegSlicerLib.translation import tr as _
 
 AUTOMATIC, ROI = "automatic", "roi"
 KINDS = (AUTOMATIC, WHOLE, ROI)

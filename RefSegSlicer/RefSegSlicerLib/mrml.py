@@ -14,6 +14,8 @@ from RefSegLib.volume.grid import Grid
 from RefSegLib.volume.volume import LabelMap, Volume
 from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
+from RefSegSlicerLib.translation import tr as _
+
 REPRESENTATION = "Binary labelmap"
 RAS_TO_LPS = np.array([-1.0, -1.0, 1.0])
 
@@ -38,10 +40,11 @@ def worldGrid(volumeNode) -> Grid:
     try:
         return Grid.from_ijk_to_ras(ijkToRas, shapeOf(volumeNode))
     except BadInput as error:
-        raise BadInput(
-            f"The transform of volume '{volumeNode.GetName()}' shears it, so that its voxels are no longer boxes. "
+        text = _(
+            "The transform of volume '{name}' shears it, so that its voxels are no longer boxes. "
             "Resample it with 'Resample Scalar Volume' first."
-        ) from error
+        )
+        raise BadInput(text.format(name=volumeNode.GetName())) from error
 
 
 def toWorld(node) -> np.ndarray:
@@ -49,10 +52,11 @@ def toWorld(node) -> np.ndarray:
     matrix = vtk.vtkMatrix4x4()
     transform = node.GetParentTransformNode()
     if transform is not None and not transform.GetMatrixTransformToWorld(matrix):
-        raise BadInput(
-            f"'{node.GetName()}' lies under the transform '{transform.GetName()}', which bends it. "
+        text = _(
+            "'{name}' lies under the transform '{transform}', which bends it. "
             "Harden the transform first: right-click the node in the Data module, 'Harden transform'."
         )
+        raise BadInput(text.format(name=node.GetName(), transform=transform.GetName()))
     return slicer.util.arrayFromVTKMatrix(matrix)
 
 
@@ -60,7 +64,7 @@ def volumeFromNode(volumeNode) -> Volume:
     """The image of a scalar or vector volume node where it lies in the patient. The voxels are shared, not copied."""
     image = volumeNode.GetImageData()
     if image is None or image.GetPointData().GetScalars() is None:
-        raise BadInput(f"The volume '{volumeNode.GetName()}' holds no voxels.")
+        raise BadInput(_("The volume '{name}' holds no voxels.").format(name=volumeNode.GetName()))
     voxels = vtk_to_numpy(image.GetPointData().GetScalars())
     channels = image.GetNumberOfScalarComponents()
     array = voxels.reshape(*shapeOf(volumeNode), channels)
@@ -86,7 +90,8 @@ def boxFromRoi(roiNode, volumeNode) -> tuple[int, ...]:
     """
     size = np.array(roiNode.GetSize())
     if roiNode.GetNumberOfDefinedControlPoints() < 1 or not size.all():
-        raise BadInput(f"The region '{roiNode.GetName()}' has not been placed yet. Draw it in a slice view.")
+        text = _("The region '{name}' has not been placed yet. Draw it in a slice view.")
+        raise BadInput(text.format(name=roiNode.GetName()))
     objectToWorld = slicer.util.arrayFromVTKMatrix(roiNode.GetObjectToWorldMatrix())
     corners = np.array(np.meshgrid(*[(-1, 1)] * 3)).reshape(3, -1).T * size / 2
     world = corners @ objectToWorld[:3, :3].T + objectToWorld[:3, 3]
@@ -95,7 +100,8 @@ def boxFromRoi(roiNode, volumeNode) -> tuple[int, ...]:
     lower = np.maximum(np.ceil(index.min(axis=0) - tolerance), 0).astype(int)
     upper = np.minimum(np.floor(index.max(axis=0) + tolerance) + 1, shapeOf(volumeNode)).astype(int)
     if (lower >= upper).any():
-        raise BadInput(f"The region '{roiNode.GetName()}' does not reach the volume '{volumeNode.GetName()}'.")
+        text = _("The region '{region}' does not reach the volume '{volume}'.")
+        raise BadInput(text.format(region=roiNode.GetName(), volume=volumeNode.GetName()))
     return (*lower.tolist(), *upper.tolist())
 
 
@@ -162,7 +168,8 @@ def segmentArray(segmentationNode, segmentId, volumeNode) -> np.ndarray:
     if not segmentationNode.GetBinaryLabelmapRepresentation(segmentId, found):
         return np.zeros(shape, bool)
     if not slicer.vtkOrientedImageDataResample.ResampleOrientedImageToReferenceOrientedImage(found, reference, found):
-        raise BadInput(f"The segment '{segment.GetName()}' cannot be read on the voxels of '{volumeNode.GetName()}'.")
+        text = _("The segment '{segment}' cannot be read on the voxels of '{volume}'.")
+        raise BadInput(text.format(segment=segment.GetName(), volume=volumeNode.GetName()))
     return vtk_to_numpy(found.GetPointData().GetScalars()).reshape(shape) != 0
 
 
@@ -181,5 +188,5 @@ def shapeOf(volumeNode) -> tuple[int, int, int]:
     """Voxels along k, j, i. Raises BadInput if the volume has none."""
     image = volumeNode.GetImageData()
     if image is None:
-        raise BadInput(f"The volume '{volumeNode.GetName()}' holds no voxels.")
+        raise BadInput(_("The volume '{name}' holds no voxels.").format(name=volumeNode.GetName()))
     return image.GetDimensions()[::-1]

@@ -1,9 +1,9 @@
 """The panel's result: quality, the mask before reflection, places in doubt, similarity, what was done. Knows no Qt."""
 
 import slicer
-from slicer.i18n import tr as _
 
 from RefSegSlicerLib import doubt, masks, mrml, plots, provenance, similarity, words
+from RefSegSlicerLib.translation import tr as _
 
 
 class ResultSection:

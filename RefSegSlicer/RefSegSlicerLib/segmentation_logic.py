@@ -6,10 +6,10 @@ from datetime import datetime, timezone
 from RefSegLib.errors import BadInput, RefSegError
 from RefSegLib.jobs import Job, Segmented, Signal
 from RefSegLib.progress import Progress
-from slicer.i18n import tr as _
 
 from RefSegSlicerLib import doubt, masks, mrml, provenance
 from RefSegSlicerLib.before import Before
+from RefSegSlicerLib.translation import tr as _
 
 WHOLE = "whole volume"
 

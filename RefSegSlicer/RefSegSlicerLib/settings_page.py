@@ -6,9 +6,9 @@ A token is not among it: people sign in in the panels.
 import ctk
 import qt
 import slicer
-from slicer.i18n import tr as _
 
 from RefSegSlicerLib import settings
+from RefSegSlicerLib.translation import tr as _
 
 TITLE = "RefSeg"
 PATH_CHANGED, TEXT_CHANGED = "currentPathChanged(QString)", "textChanged(QString)"

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from RefSegLib.errors import RefSegError
 from RefSegLib.jobs import Job
-from slicer.i18n import tr as _
 
 from RefSegSlicerLib import tokens
+from RefSegSlicerLib.translation import tr as _
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,7 @@
 """What reflection saw, as a plot: how well the image that each candidate mask implies agrees with the real one."""
 
-from slicer.i18n import tr as _
-
 from RefSegSlicerLib import plots, words
+from RefSegSlicerLib.translation import tr as _
 
 KEY = "similarity"
 

@@ -3,7 +3,8 @@
 from html import escape
 
 from RefSegLib.jobs import POOR, estimates_of
-from slicer.i18n import tr as _
+
+from RefSegSlicerLib.translation import tr as _
 
 IDENTITY = "identity"  # what the engine calls the first mask among its candidates
 
