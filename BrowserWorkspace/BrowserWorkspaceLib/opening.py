@@ -1,0 +1,143 @@
+"""Images and masks into the workspace: from the browser, from a folder of this computer, or the demonstration's.
+
+Files are read by the engine in a thread; what cannot be read is told in a sentence, and what was open before stays.
+"""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from InteractiveLearningSlicerLib.volumes import Image
+from RefSegLib.errors import BadInput
+from RefSegLib.jobs import Job, Signal
+from RefSegSlicerLib.translation import tr as _
+
+MASK = ".seg.nrrd"
+HEADERS = (".mhd", ".nhdr", ".hdr")  # the voxels lie in a file beside these
+SAMPLE = "MNI152"
+
+
+class Opening:
+    """What is being opened. Event loop's thread only; somebody has to call `poll`.
+
+    opened(image, name): the Image of volumes.py, ready to become a node; masked(path): a mask of Slicer's lies there
+    until this returns; failed(RefSegError).
+    """
+
+    def __init__(self):
+        self.opened, self.masked, self.failed = Signal(), Signal(), Signal()
+        self._job = self._folder = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is being read."""
+        return self._job is not None
+
+    def uploaded(self, files) -> None:
+        """Open what the browser has sent: dicts with name and content (bytes). Raises BadInput while busy."""
+        self._check()
+        self._folder = Path(tempfile.mkdtemp(prefix="refseg-"))
+        paths = []
+        for number, file in enumerate(files):
+            content = file.get("content") or b""
+            content = b"".join(content) if isinstance(content, list) else bytes(content)
+            # Names are the sender's: no folders, and files of one name from several folders stay apart.
+            name = str(file.get("name") or "image").replace("\\", "/").rsplit("/", 1)[-1].lstrip(".") or "image"
+            place = self._folder / name
+            if place.exists():
+                place = self._folder / f"{number} {name}"
+            place.write_bytes(content)
+            paths.append(place)
+        self._open(paths)
+
+    def files(self, paths) -> None:
+        """Open files, or one folder of DICOM files, that lie on this computer. Raises BadInput while busy."""
+        self._check()
+        self._open([Path(path) for path in paths])
+
+    def folder(self, path, series="", below=None) -> None:
+        """Open one DICOM series in a folder. below: the only folder people may open folders of. Raises BadInput."""
+        self._check()
+        if not str(path).strip():
+            raise BadInput(_("Write the folder of the DICOM files as this computer knows it."))
+        place = Path(str(path).strip()).expanduser()
+        if below is not None:
+            place = (Path(below) / place).resolve()
+            if not place.is_relative_to(Path(below).resolve()):
+                raise BadInput(_("Only folders below {folder} can be opened here.").format(folder=below))
+        if not place.is_dir():
+            raise BadInput(_("There is no folder '{path}' on this computer.").format(path=place))
+        self._read(place, place.name, series.strip() or None)
+
+    def sample(self) -> None:
+        """Open a head of the demonstration. Raises BadInput while busy, or if it is not installed."""
+        self._check()
+        from InteractiveLearningLib.demo.heads import TEMPLATES, atlas_folder
+
+        self._read(atlas_folder() / TEMPLATES[SAMPLE], SAMPLE)
+
+    def poll(self) -> None:
+        """Tell what has been read."""
+        if self._job is not None:
+            self._job.poll()
+
+    def close(self) -> None:
+        """Read nothing more."""
+        if self._job is not None:
+            self._job.cancel()
+        self._over()
+
+    def _check(self):
+        if self._job is not None:
+            raise BadInput(_("Another image is being opened. Wait until it is there."))
+
+    def _open(self, paths):
+        masks = [path for path in paths if path.name.lower().endswith(MASK)]
+        rest = [path for path in paths if path not in masks]
+        try:
+            if len(masks) > 1 or (masks and rest):
+                raise BadInput(_("Open the image first, and then one mask (.seg.nrrd)."))
+            if masks:
+                self.masked(masks[0])
+                self._over()
+                return
+            headers = [path for path in rest if path.suffix.lower() in HEADERS]
+            if len(rest) == 1:
+                self._read(rest[0], _name(rest[0]))
+            elif len(headers) == 1:
+                self._read(headers[0], _name(headers[0]))
+            elif rest:
+                self._read(rest[0].parent, _name(rest[0]))
+            else:
+                raise BadInput(_("There was nothing in it."))
+        except BaseException:
+            self._over()
+            raise
+
+    def _read(self, path, name, series=None):
+        def work(report, cancelled):
+            from RefSegLib.volume.io import read_image
+
+            return Image(read_image(path, series))
+
+        job = self._job = Job(work)
+        job.finished.connect(lambda image: self._told(self.opened, image, name))
+        job.failed.connect(lambda error: self._told(self.failed, error))
+
+    def _told(self, signal, *values):
+        self._over()
+        signal(*values)
+
+    def _over(self):
+        folder, self._folder, self._job = self._folder, None, None
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _name(path) -> str:
+    """A file's name without what tells its format."""
+    name = path.name
+    for suffix in (".nii.gz", path.suffix):
+        if suffix and name.lower().endswith(suffix.lower()):
+            return name[: -len(suffix)] or name
+    return name

@@ -1,0 +1,206 @@
+"""The browser workspace of one user: a trame application on Slicer's own core, with both modules' work in it."""
+
+from pathlib import Path
+
+from InteractiveLearningLib.service.local import LocalService
+from InteractiveLearningSlicerLib.volumes import volumeToNode
+from InteractiveLearningSlicerLib.workspace import Workspace
+from RefSegLib.errors import BadInput, Cancelled
+from RefSegLib.jobs import Signal
+from RefSegSlicerLib.segmentation_logic import SegmentationLogic
+from RefSegSlicerLib.translation import tr as _
+from trame.app import TrameApp
+from trame_slicer import module as trame_slicer_module
+from trame_slicer.app.logic.layout_button_logic import LayoutButtonLogic
+from trame_slicer.app.logic.segmentation import SegmentEditorLogic
+from trame_slicer.core import SlicerApp
+from trame_slicer.rca_view import register_rca_factories
+
+from BrowserWorkspaceLib import platform
+from BrowserWorkspaceLib.image_panel import ImagePanel
+from BrowserWorkspaceLib.opening import Opening
+from BrowserWorkspaceLib.pump import Pump
+from BrowserWorkspaceLib.workspace_ui import TITLE, WorkspaceUI
+
+
+class WorkspaceApp(TrameApp):
+    """server: trame's; home: the store of models and accepted cases; folder: where this user's workspace is saved;
+    images: the only folder whose DICOM folders may be opened (None: whatever this process may read).
+
+    Event loop's thread only. changed(): something worth saving is no longer what it was. Nothing computes here: models
+    segment and learn in the engine service of `home`, shared with everything else on this computer.
+    """
+
+    def __init__(self, server, home, folder, images=None):
+        super().__init__(server)
+        self.server.enable_module(trame_slicer_module)
+        self.home, self.folder, self.images = Path(home), Path(folder), images
+        self.changed = Signal()
+        self.volume_node = self.segmentation_node = None
+        self.slicer_app = SlicerApp()
+        self.scene = self.slicer_app.scene
+        platform.prepare(self.scene)
+        register_rca_factories(self.slicer_app.view_manager, self.server)
+        self.editor = SegmentEditorLogic(self.server, self.slicer_app)
+        self._layout = LayoutButtonLogic(self.server, self.slicer_app)
+        self.layout_manager = self._layout.layout_manager
+        self.workspace = Workspace(self.scene, lambda work: self.pump.soon(work))
+        self.segmentation = SegmentationLogic(self.scene)
+        self.pump = Pump(self.state, lambda: self.workspace.turns.busy, self.failed)
+        self.opening = Opening()
+        self.opening.opened.connect(self._on_image)
+        self.opening.masked.connect(self._on_mask)
+        self.opening.failed.connect(self.failed)
+        self.state.update({"notice": "", "notice_kind": "info", "volume_name": "", "open_busy": False})
+        self.state["trame__title"] = TITLE
+        self.panels = (ImagePanel(self),)
+        self._ui = WorkspaceUI(self, self.panels)
+        self.editor.set_ui(self._ui.editor)
+        self._ui.load.on_load_volume.connect(self._on_upload)
+        # Views that exist by now know themselves; before, trame-slicer's brushes were made without their view.
+        self.scene.Clear()
+        for function in (self.workspace.turns.poll, self.opening.poll, self._poll):
+            self.pump.add(function)
+        self._use(LocalService(self.home))
+        self._fitted = False
+        self.ctrl.on_server_ready.add(lambda **_: self.pump.start())
+        self.ctrl.on_client_connected.add(self._on_client)
+
+    def open_files(self, paths) -> None:
+        """Open an image (one file, or one folder of DICOM files), or a mask of the image that is open. It is there
+        when `changed` tells."""
+        self._guarded(lambda: self._leave() or self.opening.files(paths))
+
+    def open_folder(self) -> None:
+        """Open the DICOM folder that the page names."""
+        state = self.state
+        if self._guarded(
+            lambda: self._leave() or self.opening.folder(state.open_folder, state.open_series, self.images)
+        ):
+            state.open_folder_shown = False
+
+    def open_sample(self) -> None:
+        """Open a head of the demonstration."""
+        self._guarded(lambda: self._leave() or self.opening.sample())
+
+    def show(self, volume_node, segmentation_node=None) -> None:
+        """Work on a volume node, and a segmentation node of it (None: a new one), from now on. Both are in the scene;
+        whatever images and masks were worked on before leave it."""
+        for name in ("vtkMRMLScalarVolumeNode", "vtkMRMLSegmentationNode"):
+            for node in list(self.scene.GetNodesByClass(name)):
+                if node not in (volume_node, segmentation_node):
+                    self._remove(node)
+        self.segmentation.before.forget()
+        self.volume_node = volume_node
+        if segmentation_node is None:
+            segmentation_node = self.slicer_app.segmentation_editor.create_empty_segmentation_node()
+            segmentation_node.SetName(f"{volume_node.GetName()} segmentation")
+        self.segmentation_node = segmentation_node
+        # Not by its show_volume, which also renders the volume in 3D: in software that takes seconds for each image.
+        display = self.slicer_app.display_manager
+        display.show_volume_in_slice_background(volume_node)
+        display.show_volume_in_slice_foreground(None)
+        display.reset_views()
+        self.edit()
+        self.state.volume_name = volume_node.GetName()
+        for panel in self.panels:
+            panel.shown()
+        self.changed()
+
+    def edit(self) -> None:
+        """Let the tools to paint with work on the segments as they are now; what they could undo is done for good."""
+        self.slicer_app.segmentation_editor.deactivate_effect()
+        self.slicer_app.segmentation_editor.set_active_segmentation(self.segmentation_node, self.volume_node)
+
+    def restored(self, volume_node, segmentation_node, chosen=None) -> None:
+        """What was worked on before is in the scene again. chosen: what `chosen` was then."""
+        self.show(volume_node, segmentation_node)
+        for panel in self.panels:
+            panel.restore(chosen or {})
+
+    @property
+    def chosen(self) -> dict:
+        """What people have selected, as JSON can hold it; `restored` takes it back."""
+        found = {"panel": self.state.panel}
+        for panel in self.panels:
+            found |= panel.chosen()
+        return found
+
+    def say(self, sentence, kind="info") -> None:
+        """Tell people a sentence. kind: info, success, warning or error."""
+        self.state.notice, self.state.notice_kind = sentence, kind
+
+    def failed(self, error) -> None:
+        """Tell people an error."""
+        if not isinstance(error, Cancelled):
+            self.say(str(error), "error")
+
+    def close(self) -> None:
+        """Leave nothing behind; a session that was not finished can go on later, and so does what is being learnt."""
+        self.pump.close()
+        self.opening.close()
+        for panel in self.panels:
+            panel.close()
+        self.workspace.endSession(keep=True)
+        self.workspace.closeService()
+        self.workspace.turns.close()
+        self.segmentation.closeRunner()
+
+    def _use(self, service):
+        self.workspace.openService(service)
+        self.workspace.catalog.failed.connect(self.failed)
+        self.workspace.catalog.refresh()
+        self.segmentation.use(service)
+
+    def _poll(self):
+        if self.state.open_busy != self.opening.busy:
+            self.state.open_busy = self.opening.busy
+        self.workspace.catalog.poll()
+        for panel in self.panels:
+            panel.poll()
+
+    def _on_client(self, *_args, **_options):
+        """Until there is a page nobody knows how large the views are."""
+        if not self._fitted:
+            self._fitted = True
+            self.pump.once("fit", 1.0, self.slicer_app.display_manager.reset_views)
+
+    def _on_upload(self, files):
+        self._guarded(lambda: self._leave() or self.opening.uploaded(files))
+
+    def _on_image(self, image, name):
+        self.show(volumeToNode(image, self.scene, name))
+        self.say(_("'{name}' is open.").format(name=name))
+
+    def _on_mask(self, path):
+        if self.volume_node is None:
+            raise BadInput(_("Open the image first, and then its mask."))
+        node = self.slicer_app.segmentation_editor.load_segmentation_from_file(path)
+        if node is None:
+            raise BadInput(_("'{name}' could not be read as a mask.").format(name=Path(path).name))
+        self.show(self.volume_node, node)
+        self.say(_("The segments of '{name}' are open.").format(name=Path(path).name))
+
+    def _leave(self):
+        """Raise BadInput if what is open cannot be left now."""
+        if self.workspace.session is not None or self.workspace.turns.busy:
+            raise BadInput(_("A session is open. Accept it, or end it, first."))
+
+    def _remove(self, node):
+        display = node.GetDisplayNode()
+        self.scene.RemoveNode(node)
+        if display is not None:
+            self.scene.RemoveNode(display)
+
+    def _guarded(self, work):
+        """True if it was done; else what stood against it has been told."""
+        with self.state:
+            self.state.notice = ""
+            try:
+                work()
+            except Exception as error:
+                self.failed(error)
+                if not isinstance(error, (BadInput, Cancelled)):
+                    raise
+                return False
+            return True
