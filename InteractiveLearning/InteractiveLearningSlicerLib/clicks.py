@@ -15,6 +15,7 @@ def hiddenNode(scene, className, name, color):
     node.CreateDefaultDisplayNodes()
     node.GetDisplayNode().SetSaveWithScene(False)
     node.GetDisplayNode().SetSelectedColor(*color)
+    node.GetDisplayNode().SetActiveColor(*color)  # of the point that hovers under the mouse
     node.GetDisplayNode().SetTextScale(0)
     return node
 
