@@ -5,8 +5,10 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import numpy as np
+import pytest
 import shiboken6
 import slicer
+from InteractiveLearningLib.service.local import LocalService
 from InteractiveLearningSlicerLib.checks import addCase
 from RefSegSlicerLib import mrml
 from slicer_standin import application
@@ -21,6 +23,19 @@ OPERATED = (
 OWN_TOOLTIPS = ("qMRMLSegmentEditorWidget",)
 SECTIONS = ("ctkCollapsibleButton", "qMRMLWidget", "QGroupBox", "QFrame", "QWidget")
 TEXTS = ("text", "toolTip", "title", "placeholderText", "windowTitle", "statusTip", "whatsThis", "suffix", "prefix")
+
+
+@pytest.fixture(scope="module")
+def a_home(tmp_path_factory):
+    """A store with a tiny model, and its service, which lives as long as these tests."""
+    from benchmarks.tiny_learning import an_untrained_version
+
+    home = tmp_path_factory.mktemp("home")
+    an_untrained_version(home)
+    service = LocalService(home)
+    service.client()
+    yield home
+    service.leave()
 
 
 def ui_files(module=None):

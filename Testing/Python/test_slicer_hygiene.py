@@ -9,10 +9,10 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 import slicer
 from both_panels import MODULES, ROOT, TEXTS, OpenedPanel, is_operated, ui_files, ui_widgets
-from InteractiveLearningLib.service.local import LocalService
-from RefSegSlicerLib import settings
+from RefSegLib import errors
+from RefSegSlicerLib import settings, translation
 
-pytest_plugins = ("slicer_standin.fixtures",)
+pytest_plugins = ("slicer_standin.fixtures", "both_panels")
 pytestmark = pytest.mark.usefixtures("an_empty_scene", "no_swallowed_exceptions")
 
 SMALL = (1280, 720)
@@ -28,21 +28,11 @@ CODE = [
 # Attributes and functions whose strings people read.
 READ = {*TEXTS, "_message", "format"} - {"suffix", "prefix"}
 TELLING = {"say", "_say", "setText", "setToolTip", "setTitle", "setPlaceholderText", "showStatusMessage"}
+ERRORS = {
+    name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, errors.RefSegError)
+}
 each_file = pytest.mark.parametrize("file", ui_files(), ids=lambda file: file.stem)
 each_source = pytest.mark.parametrize("source", CODE, ids=lambda file: f"{file.parent.name}/{file.name}")
-
-
-@pytest.fixture(scope="module")
-def a_home(tmp_path_factory):
-    """A store with a tiny model, and its service, which lives as long as these tests."""
-    from benchmarks.tiny_learning import an_untrained_version
-
-    home = tmp_path_factory.mktemp("home")
-    an_untrained_version(home)
-    service = LocalService(home)
-    service.client()
-    yield home
-    service.leave()
 
 
 @pytest.fixture(params=MODULES)
@@ -149,10 +139,40 @@ def test_every_sentence_of_the_code_can_be_translated(source):
                 (given,) = node.args
                 assert isinstance(given, ast.Constant), f"{source.name}:{node.lineno}: _() of what is no plain string"
                 continue
-            values = node.args if name in TELLING else []
+            values = node.args if name in TELLING | ERRORS else []
         for value in values:
             for text in _texts_of(value):
                 pytest.fail(f"{source.name}:{node.lineno}: {text.value!r} cannot be translated")
+
+
+@each_source
+def test_no_sentence_stands_anywhere_but_where_it_is_translated(source):
+    tree = ast.parse(source.read_text())
+    known = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr):  # a docstring
+            known.add(node.value)
+        elif isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("_", "translate"):
+            known.update(node.args)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in known:
+            told = re.search(r"[A-Za-z]{2} .*[.?!:]$", node.value.strip(), re.S)
+            assert not told, f"{source.name}:{node.lineno}: {node.value!r} cannot be translated"
+
+
+@each_source
+def test_what_translates_is_slicers_own_and_is_hidden_by_no_other_name(source):
+    tree = ast.parse(source.read_text())
+    froms = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    homes = {node.module for node in froms for name in node.names if name.asname == "_"}
+    assert homes <= ({"RefSegSlicerLib.translation"} if source.parent.name.endswith("SlicerLib") else {"slicer.i18n"})
+    assert translation.tr is slicer.i18n.tr  # it looks at who calls it
+    for function in ast.walk(tree):
+        if homes and isinstance(function, ast.FunctionDef | ast.Lambda):
+            parts = list(ast.walk(function))
+            calls = any(isinstance(p, ast.Call) and getattr(p.func, "id", "") == "_" for p in parts)
+            hides = any(isinstance(p, ast.Name) and p.id == "_" and isinstance(p.ctx, ast.Store) for p in parts)
+            assert not (calls and hides), f"{source.name}:{function.lineno}: _ is something else here"
 
 
 # How it is reached

@@ -2,7 +2,6 @@
 
 import json
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ import psutil
 import pytest
 import shiboken6
 import slicer
+from both_panels import until
 from InteractiveLearningLib.service.local import LocalService
 from InteractiveLearningSlicerLib.checks import addCase
 from RefSegSlicerLib import mrml, settings
@@ -18,21 +18,8 @@ from slicer_standin import application
 from slicer_standin.fixtures import picture
 
 ROOT = Path(__file__).parents[2]
-pytest_plugins = ("slicer_standin.fixtures",)
+pytest_plugins = ("slicer_standin.fixtures", "both_panels")
 pytestmark = pytest.mark.usefixtures("an_empty_scene", "no_swallowed_exceptions")
-
-
-@pytest.fixture(scope="module")
-def a_home(tmp_path_factory):
-    """A store with a tiny model of random weights, and its service, which lives as long as these tests."""
-    from benchmarks.tiny_learning import an_untrained_version
-
-    home = tmp_path_factory.mktemp("home")
-    an_untrained_version(home)
-    service = LocalService(home)
-    service.client()
-    yield home
-    service.leave()
 
 
 @pytest.fixture
@@ -50,15 +37,6 @@ def a_panel(an_empty_scene, a_home, monkeypatch, tmp_path):
     # Now: Python would do so at any time, even while its selectors answer to the scene.
     shiboken6.delete(widget.parent)
     slicer.app.settings().clear()
-
-
-def until(true, seconds=60):
-    """Let the application run until something is true."""
-    end = time.monotonic() + seconds
-    while not true() and time.monotonic() < end:
-        slicer.app.processEvents()
-        time.sleep(0.002)
-    assert true()
 
 
 def settled(widget):
