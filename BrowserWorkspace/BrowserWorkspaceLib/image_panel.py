@@ -21,7 +21,7 @@ class ImagePanel:
         )
         self._shown = None
         self._state.change("image_window")(self._on_window)
-        self._why()
+        self.update()
 
     def build(self):
         """Make the controls, where the page is being made."""
@@ -65,7 +65,6 @@ class ImagePanel:
             [_("Spacing"), " x ".join(f"{size:.3g}" for size in grid.spacing[::-1]) + " mm"],
             [_("Values"), f"{low:g} … {high:g}"],
         ]
-        self._why()
         self._shown = None
 
     def automatic(self):
@@ -104,5 +103,6 @@ class ImagePanel:
             self._shown = list(image_window)
             VolumeWindowLevel.set_volume_node_display_min_max_range(self._app.volume_node, *image_window)
 
-    def _why(self):
+    def update(self):
+        """Enable what can succeed, and say why the rest cannot."""
         self._state.image_why = "" if self._app.volume_node is not None else _("Open an image first.")

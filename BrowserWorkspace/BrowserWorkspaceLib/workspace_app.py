@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import slicer
 from InteractiveLearningLib.service.local import LocalService
 from InteractiveLearningSlicerLib.volumes import volumeToNode
 from InteractiveLearningSlicerLib.workspace import Workspace
@@ -20,7 +21,11 @@ from BrowserWorkspaceLib import platform
 from BrowserWorkspaceLib.image_panel import ImagePanel
 from BrowserWorkspaceLib.opening import Opening
 from BrowserWorkspaceLib.pump import Pump
+from BrowserWorkspaceLib.segment_panel import SegmentPanel
 from BrowserWorkspaceLib.workspace_ui import TITLE, WorkspaceUI
+
+# After a stroke: what was changed by it is read once.
+SETTLED_SECONDS = 0.4
 
 
 class WorkspaceApp(TrameApp):
@@ -44,7 +49,7 @@ class WorkspaceApp(TrameApp):
         self.editor = SegmentEditorLogic(self.server, self.slicer_app)
         self._layout = LayoutButtonLogic(self.server, self.slicer_app)
         self.layout_manager = self._layout.layout_manager
-        self.workspace = Workspace(self.scene, lambda work: self.pump.soon(work))
+        self.workspace = Workspace(self.scene, lambda work: self.pump.soon(work))  # noqa: PLW0108 - the pump comes later
         self.segmentation = SegmentationLogic(self.scene)
         self.pump = Pump(self.state, lambda: self.workspace.turns.busy, self.failed)
         self.opening = Opening()
@@ -53,7 +58,9 @@ class WorkspaceApp(TrameApp):
         self.opening.failed.connect(self.failed)
         self.state.update({"notice": "", "notice_kind": "info", "volume_name": "", "open_busy": False})
         self.state["trame__title"] = TITLE
-        self.panels = (ImagePanel(self),)
+        self._use(LocalService(self.home))
+        self.segmenting = SegmentPanel(self)
+        self.panels = ImagePanel(self), self.segmenting
         self._ui = WorkspaceUI(self, self.panels)
         self.editor.set_ui(self._ui.editor)
         self._ui.load.on_load_volume.connect(self._on_upload)
@@ -61,7 +68,6 @@ class WorkspaceApp(TrameApp):
         self.scene.Clear()
         for function in (self.workspace.turns.poll, self.opening.poll, self._poll):
             self.pump.add(function)
-        self._use(LocalService(self.home))
         self._fitted = False
         self.ctrl.on_server_ready.add(lambda **_: self.pump.start())
         self.ctrl.on_client_connected.add(self._on_client)
@@ -69,19 +75,19 @@ class WorkspaceApp(TrameApp):
     def open_files(self, paths) -> None:
         """Open an image (one file, or one folder of DICOM files), or a mask of the image that is open. It is there
         when `changed` tells."""
-        self._guarded(lambda: self._leave() or self.opening.files(paths))
+        self.guarded(lambda: self._leave() or self.opening.files(paths))
 
     def open_folder(self) -> None:
         """Open the DICOM folder that the page names."""
         state = self.state
-        if self._guarded(
+        if self.guarded(
             lambda: self._leave() or self.opening.folder(state.open_folder, state.open_series, self.images)
         ):
             state.open_folder_shown = False
 
     def open_sample(self) -> None:
         """Open a head of the demonstration."""
-        self._guarded(lambda: self._leave() or self.opening.sample())
+        self.guarded(lambda: self._leave() or self.opening.sample())
 
     def show(self, volume_node, segmentation_node=None) -> None:
         """Work on a volume node, and a segmentation node of it (None: a new one), from now on. Both are in the scene;
@@ -103,8 +109,10 @@ class WorkspaceApp(TrameApp):
         display.reset_views()
         self.edit()
         self.state.volume_name = volume_node.GetName()
+        self._watch(segmentation_node)
         for panel in self.panels:
             panel.shown()
+        self.update()
         self.changed()
 
     def edit(self) -> None:
@@ -125,6 +133,11 @@ class WorkspaceApp(TrameApp):
         for panel in self.panels:
             found |= panel.chosen()
         return found
+
+    def update(self) -> None:
+        """Let all panels show what is, enable what can succeed, and say why the rest cannot."""
+        for panel in self.panels:
+            panel.update()
 
     def say(self, sentence, kind="info") -> None:
         """Tell people a sentence. kind: info, success, warning or error."""
@@ -166,7 +179,7 @@ class WorkspaceApp(TrameApp):
             self.pump.once("fit", 1.0, self.slicer_app.display_manager.reset_views)
 
     def _on_upload(self, files):
-        self._guarded(lambda: self._leave() or self.opening.uploaded(files))
+        self.guarded(lambda: self._leave() or self.opening.uploaded(files))
 
     def _on_image(self, image, name):
         self.show(volumeToNode(image, self.scene, name))
@@ -185,6 +198,22 @@ class WorkspaceApp(TrameApp):
         """Raise BadInput if what is open cannot be left now."""
         if self.workspace.session is not None or self.workspace.turns.busy:
             raise BadInput(_("A session is open. Accept it, or end it, first."))
+        if self.segmenting.busy:
+            raise BadInput(_("Segmenting. Press Cancel to stop."))
+
+    def _watch(self, node):
+        """Hear of whatever happens to the segments; one stroke tells of itself several times."""
+        segmentation = node.GetSegmentation()
+        for name in ("SourceRepresentationModified", "SegmentModified", "SegmentAdded", "SegmentRemoved"):
+            segmentation.AddObserver(getattr(slicer.vtkSegmentation, name), self._on_segments)
+
+    def _on_segments(self, segmentation, _event):
+        if self.segmentation_node is not None and segmentation is self.segmentation_node.GetSegmentation():
+            self.pump.once("segments", SETTLED_SECONDS, self._settled)
+
+    def _settled(self):
+        self.update()
+        self.changed()
 
     def _remove(self, node):
         display = node.GetDisplayNode()
@@ -192,7 +221,7 @@ class WorkspaceApp(TrameApp):
         if display is not None:
             self.scene.RemoveNode(display)
 
-    def _guarded(self, work):
+    def guarded(self, work):
         """True if it was done; else what stood against it has been told."""
         with self.state:
             self.state.notice = ""

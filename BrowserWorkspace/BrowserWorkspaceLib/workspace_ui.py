@@ -124,7 +124,7 @@ class WorkspaceUI:
             variant="tonal",
             closable=True,
             click_close="notice = ''",
-            style="white-space: pre-line;",
+            style="white-space: pre-line; font-size: 0.85rem; line-height: 1.3;",
             classes="ma-2 refseg-notice",
         )
         for panel in panels:
