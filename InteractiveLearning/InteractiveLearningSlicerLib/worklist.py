@@ -3,12 +3,11 @@
 import time
 from dataclasses import replace
 
-import slicer
 from RefSegLib.errors import BadInput, Cancelled
 from RefSegLib.jobs import Job, Signal
-from RefSegSlicerLib import doubt
 from RefSegSlicerLib.translation import tr as _
 
+from InteractiveLearningSlicerLib import leaving
 from InteractiveLearningSlicerLib.cases import ACCEPTED, REJECTED, TODO, inThread
 from InteractiveLearningSlicerLib.volumes import volumeToNode
 
@@ -30,6 +29,7 @@ class Worklist:
         self._leaving, self._kept = leaving, kept
         self._listing = self._opening = self._arrived = None
         self._telling, self._again, self._closed = [], False, False
+        self._deciding = False  # until the source has kept, or refused, what was decided about the open case
         self._loaded = {}  # key -> id of the volume node that this list has brought into the scene
         self._tried, self._since, self._held = None, 0.0, False  # held: the source keeps the open case from others
 
@@ -55,6 +55,11 @@ class Worklist:
     def waitsFor(self):
         """Why a case that has been read cannot be shown yet; "" if that is not so."""
         return self._leaving() if self._arrived is not None else ""
+
+    @property
+    def unkept(self):
+        """Why the open case stays although something was decided about it; "" if that is not so."""
+        return _("What was decided about this case is being kept. Wait for it.") if self._deciding else ""
 
     def refresh(self):
         """Look up the cases again."""
@@ -89,21 +94,34 @@ class Worklist:
         present = None if self.present is None else self.present.key
         return [case for case in inTurn if case.state == TODO and not case.other and case.key != present]
 
-    def decide(self, state):
-        """What becomes of the open case: accepted, rejected or skipped. It stays open until another one is opened."""
+    def decide(self, state, then=lambda: None):
+        """What becomes of the open case: accepted, rejected or skipped. It stays open until another one is opened.
+
+        then(): the source has kept it, which it may refuse to; no other case can be opened before. Raises BadInput
+        while that is so.
+        """
+        if self._deciding:
+            raise BadInput(self.unkept)
         case, before = self.present, self.present.state
-        self._setState(case.key, state)
         if self.source.inScene:
+            self._setState(case.key, state)
             self.source.mark(case, state, None)
-        else:
-            self._held = False  # who has decided has let go of it
-            self._tell(lambda progress: self.source.mark(case, state, progress), lambda: self._takeBack(case, before))
+            then()
+            return
+        self._held, self._deciding = False, True  # who has decided has let go of it
+
+        def kept():
+            self._deciding = False
+            self.changed()
+            if self.present is not None:
+                then()
+
+        self._setState(case.key, state)
+        self._tell(lambda progress: self.source.mark(case, state, progress), lambda: self._takeBack(case, before), kept)
 
     def segmentations(self):
         """The segmentations on the voxels of the open case."""
-        node, role = self.node, slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
-        nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode", self.scene) if node is not None else []
-        return [segmentation for segmentation in nodes if segmentation.GetNodeReferenceID(role) == node.GetID()]
+        return [] if self.node is None else leaving.segmentationsOf(self.node)
 
     def cancel(self):
         """Stop opening a case, and looking up cases."""
@@ -139,7 +157,7 @@ class Worklist:
         self._held, self._closed = False, True
 
     def _open(self, cases):
-        reason = self._leaving()
+        reason = self.unkept or self._leaving()
         if reason:
             raise BadInput(reason)
         if self.opening:
@@ -186,20 +204,7 @@ class Worklist:
         if self.source.inScene or self.node is None:
             return
         # What was accepted is in the store by now, what was rejected is not wanted.
-        disposable = self.present.state in (ACCEPTED, REJECTED) or self._kept()
-        node, kept = self.node, False
-        for segmentation in self.segmentations():
-            if _fromFile(segmentation):
-                kept = True
-            elif disposable or not _holdsSomething(segmentation):
-                _remove(segmentation)
-            else:
-                kept = True
-                if segmentation.GetDisplayNode() is not None:
-                    segmentation.GetDisplayNode().SetVisibility(False)
-        if not kept:
-            doubt.writeDoubt(None, node)
-            _remove(node)
+        if leaving.takeOut(self.node, self.present.state in (ACCEPTED, REJECTED) or self._kept()):
             del self._loaded[self.present.key]
 
     def _gone(self):
@@ -215,13 +220,15 @@ class Worklist:
         if self.source.leased:
             self._tell(lambda progress: self.source.leave(case, progress))
 
-    def _tell(self, work, failed=lambda: None):
+    def _tell(self, work, failed=lambda: None, done=lambda: None):
         """Let the source know something. Errors are told, after `failed` was called."""
         job = Job(inThread(work))
 
         def over(error=None):
             self._telling.remove(job)
-            if error is not None:
+            if error is None:
+                done()
+            else:
                 failed()
                 self._fail(error)
             if self.source.leased and not self._telling and not self._closed:
@@ -233,6 +240,7 @@ class Worklist:
 
     def _takeBack(self, case, state):
         """What was decided could not be kept."""
+        self._deciding = False
         self._setState(case.key, state)
         self._held = self.source.leased and self.present is not None and self.present.key == case.key
 
@@ -262,28 +270,3 @@ class Worklist:
         if self.present is not None and self.present.key == key:
             self.present = replace(self.present, state=state)
         self.changed()
-
-
-def _holdsSomething(segmentationNode):
-    """Whether a segment of it has any voxel."""
-    segments = segmentationNode.GetSegmentation()  # no voxel is read: an empty segment beside others counts, too
-    bounds = [0.0] * 6
-    for number in range(segments.GetNumberOfSegments()):
-        segments.GetNthSegment(number).GetBounds(bounds)
-        if bounds[0] <= bounds[1]:
-            return True
-    return False
-
-
-def _fromFile(segmentationNode):
-    """Whether somebody has loaded or saved it: then it is theirs."""
-    storage = segmentationNode.GetStorageNode()
-    return storage is not None and bool(storage.GetFileName())
-
-
-def _remove(node):
-    """A node with what shows it."""
-    scene, displays = node.GetScene(), [node.GetNthDisplayNode(n) for n in range(node.GetNumberOfDisplayNodes())]
-    for beside in [*displays, node]:
-        if beside is not None and scene.IsNodePresent(beside):
-            scene.RemoveNode(beside)

@@ -4,8 +4,7 @@ import time
 from pathlib import Path
 
 import slicer
-from RefSegLib.jobs import Job
-from RefSegSlicerLib import provenance, settings
+from RefSegSlicerLib import settings
 from RefSegSlicerLib.translation import tr as _
 
 from InteractiveLearningSlicerLib import case_words
@@ -16,8 +15,8 @@ from InteractiveLearningSlicerLib.cases import (
     FolderCases,
     SceneCases,
     ServerCases,
-    inThread,
 )
+from InteractiveLearningSlicerLib.reviews import Reviews
 from InteractiveLearningSlicerLib.worklist import Worklist
 
 SOURCE_KEY, FOLDER_KEY = "RefSeg/WorklistSource", "RefSeg/WorklistFolder"
@@ -36,7 +35,8 @@ class WorklistSection:
     def __init__(self, ui, scene, home, openService, opened, leaving, guarded, say, kept=lambda: False):
         self.ui, self.scene, self._home, self._openService = ui, scene, Path(home), openService
         self._opened, self._leaving, self._guarded, self._say, self._kept = opened, leaving, guarded, say, kept
-        self.worklist, self._reviews, self._service, self._message = None, [], None, ""
+        self.worklist, self._service, self._message = None, None, ""
+        self._reviews = Reviews(openService, say)
         self._shown = self._due = None
         chosen = settings.chosen(SOURCE_KEY)
         ui.sourceSelector.setCurrentIndex(NAMES.index(chosen) if chosen in NAMES else FOLDER)
@@ -67,8 +67,7 @@ class WorklistSection:
 
     def poll(self):
         """Deliver what has happened, in the main thread."""
-        for job in tuple(self._reviews):
-            job.poll()
+        self._reviews.poll()
         if self._due is not None and time.monotonic() > self._due:
             self._due = None
             self._do(self._look)
@@ -82,9 +81,7 @@ class WorklistSection:
 
     def close(self):
         """Leave nothing running; the list goes on where it was."""
-        for job in self._reviews:
-            job.cancel()
-        self._reviews.clear()
+        self._reviews.close()
         self._drop()
 
     def accepted(self):
@@ -137,7 +134,9 @@ class WorklistSection:
         self._showCases(cases)
         missing, present = self._missing(), self._present()
         opening = self.worklist is not None and self.worklist.opening
-        busy = _("A case is being opened. Wait for it, or press Cancel.") if opening else ""
+        busy = "" if self.worklist is None else self.worklist.unkept
+        if opening:
+            busy = _("A case is being opened. Wait for it, or press Cancel.")
         row = ui.casesList.currentRow
         other = cases[row].other if 0 <= row < len(cases) else ""
         theirs = _("{person} works on this case.").format(person=other) if other else ""
@@ -172,41 +171,19 @@ class WorklistSection:
         if reason:
             self._say(reason)
             return
-        if state != SKIPPED:
-            self._tellModels(state == ACCEPTED)
-        self.worklist.decide(state)
+        if state == ACCEPTED:
+            # It is in the store, whatever the list says.
+            self._reviews.tell(self.worklist.segmentations(), accepted=True)
+        self.worklist.decide(state, lambda: self._do(lambda: self._decided(state, go)))
+
+    def _decided(self, state, go):
+        """The source has kept what was decided; had it refused, the case would stay open."""
+        if state == REJECTED:
+            self._reviews.tell(self.worklist.segmentations(), accepted=False)
         if go and self.worklist.waiting():
             self.worklist.next()
         elif go:
             self._say(_("That was the last case: every case has been decided."))
-
-    def _tellModels(self, accepted):
-        """Say what a person thinks of the masks that models made of the open case. In the background."""
-        made = [provenance.stamped(node) for node in self.worklist.segmentations()]
-        versions = {(done.get("model"), done.get("version")) for done in made if done}
-        versions = sorted((str(model), str(version)) for model, version in versions if model and version)
-        if not versions:
-            return
-        service = self._openService()
-
-        def work(progress):
-            try:
-                client = service.client(progress)
-                return [client.review(model, version, accepted) for model, version in versions]
-            finally:
-                service.leave()
-
-        job = Job(inThread(work))
-
-        def over(reviews=(), error=None):
-            self._reviews.remove(job)
-            told = [review["reason"] for review in reviews if review.get("rolled_back")]
-            for sentence in [str(error)] if error is not None else told:
-                self._say(sentence)
-
-        job.finished.connect(over)
-        job.failed.connect(lambda error: over(error=error))
-        self._reviews.append(job)
 
     def _look(self):
         """Look up the cases of the source that is chosen, once the section is open."""
@@ -294,8 +271,8 @@ class WorklistSection:
             return self._missing()
         if self.worklist is None:
             return ""
-        if self.worklist.waitsFor:
-            return self.worklist.waitsFor
+        if self.worklist.unkept or self.worklist.waitsFor:
+            return self.worklist.unkept or self.worklist.waitsFor
         if self._message:
             return self._message
         if not cases:

@@ -132,8 +132,8 @@ class Panel:
         return self.opened[-1][0]
 
     def idle(self):
-        until(lambda: not (self.section.worklist.opening or self.section.worklist.listing or self.section._reviews))
-        until(lambda: not self.section.worklist._telling)
+        until(lambda: not (self.section.worklist.opening or self.section.worklist.listing))
+        until(lambda: not (self.section._reviews.busy or self.section.worklist._telling))
 
     def volumes(self):
         return [node.GetName() for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode", self.scene)]
@@ -500,9 +500,18 @@ def test_two_people_never_open_the_same_case(an_empty_scene, kept_settings, a_fo
         until(lambda: hers.said)
         assert hers.said == ["tester works on this case. Take another one."]
         assert hers.section.worklist.present.name == "bert"
+        segmented(hers, hers.section.worklist.node, np.ones(GRID.shape, np.uint8), model="balls")
         hers.ui.rejectButton.click()
+        assert not hers.ui.nextCaseButton.enabled and "is being kept" in hers.ui.nextCaseButton.toolTip
+        assert "is being kept" in hers.ui.worklistLabel.text
         until(lambda: len(hers.said) > 1)
         assert "may not reject" in hers.said[1]
+        hers.idle()
+        assert hers.section.worklist.present.name == "bert" and len(hers.opened) == 1 and len(hers.said) == 2
+        assert hers.texts()[1:] == ["bert (open)", "carl"] and hers.ui.nextCaseButton.enabled
+        assert [case["held"] for case in tester.worklist()] == [True, True, False]  # it is still hers
+        assert not ReviewLog(home, "balls").reviews()  # nor is a model told what did not come to pass
+        picture(hers.widget, "worklist-9-refused")
         service.kill()
         hers.ui.refreshButton.click()
         until(lambda: len(hers.said) > 2)
