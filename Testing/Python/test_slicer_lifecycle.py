@@ -13,24 +13,10 @@ import pytest
 import shiboken6
 import slicer
 from both_panels import MODULES, OpenedPanel, until
-from InteractiveLearningLib.service.local import LocalService
 from RefSegSlicerLib import settings
 
-pytest_plugins = ("slicer_standin.fixtures",)
+pytest_plugins = ("slicer_standin.fixtures", "both_panels")
 pytestmark = pytest.mark.usefixtures("an_empty_scene", "no_swallowed_exceptions", "a_main_window")
-
-
-@pytest.fixture(scope="module")
-def a_home(tmp_path_factory):
-    """A store with a tiny model, and its service, which lives as long as these tests."""
-    from benchmarks.tiny_learning import an_untrained_version
-
-    home = tmp_path_factory.mktemp("home")
-    an_untrained_version(home)
-    service = LocalService(home)
-    service.client()
-    yield home
-    service.leave()
 
 
 @pytest.fixture(params=MODULES)
@@ -123,6 +109,18 @@ def test_three_times_opened_used_and_closed_is_as_never_opened(module, an_empty_
         # Whoever still observes a node, or waits for a timer, keeps what it would call alive.
         assert alive(parts) == []
         assert len(parts) > 2
+
+
+def test_a_closed_panel_has_no_timer_whoever_still_holds_it(module, an_empty_scene):
+    import qt
+
+    rest()
+    before = len(objects(qt.QTimer))
+    panel = OpenedPanel(module, an_empty_scene)
+    assert len(objects(qt.QTimer)) > before
+    panel.close()
+    rest()
+    assert len(objects(qt.QTimer)) == before, vars(panel.widget)
 
 
 def test_closing_slicer_in_the_middle_of_a_session_leaves_nothing(an_empty_scene, a_home):
