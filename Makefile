@@ -5,7 +5,7 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: install demo pictures test lint bench-hostile bench-inference bench-interaction bench-kill bench-learning bench-reflection bench-latency bench-heartbeat soak clean
+.PHONY: install app demo pictures browser test lint bench-hostile bench-inference bench-interaction bench-kill bench-learning bench-reflection bench-latency bench-heartbeat soak clean
 .DEFAULT_GOAL := install
 
 install: $(STAMP)
@@ -18,23 +18,32 @@ $(STAMP): pyproject.toml
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --upgrade pip
 	$(PY) -m pip install --quiet torch==2.13.0
-	$(PY) -m pip install --quiet --editable ".[engine,demo,tests,service,cluster]"
+	$(PY) -m pip install --quiet --editable ".[engine,demo,tests,service,cluster,app]"
 	$(PY) -m pip install --quiet --no-deps $(OTHERS)
 	touch $@
+
+# Opens the workspace in a browser, where there is one, and prints its address. OPTIONS="--volume head.nii.gz"
+app: install
+	$(VENV)/bin/refseg app $(OPTIONS)
 
 demo: install
 	$(VENV)/bin/refseg demo --out demo-output
 
 # The pictures of the tutorials, drawn off screen by both panels and Slicer's own views at work.
 pictures: install
-	$(PY) -m pip install --quiet --editable ".[browser]"
 	$(PY) Testing/tutorial_pictures.py
 
 lint: install
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 
-test: lint
+# The tests of the browser workspace need Chromium; without it they are skipped, and say so.
+browser:
+	@command -v chromium chromium-browser google-chrome >/dev/null || \
+	  { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
+	    { apt-get update --quiet=2; DEBIAN_FRONTEND=noninteractive apt-get install --quiet=2 --yes chromium; } || true; }
+
+test: lint browser
 	$(PY) -m pytest -n 2 --dist loadfile
 
 bench-inference: install

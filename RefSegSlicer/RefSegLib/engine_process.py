@@ -15,7 +15,7 @@ from typing import IO
 
 from RefSegLib.errors import RefSegError
 
-PACKAGES = ("RefSegLib", "InteractiveLearningLib", "RefSegResources")
+PACKAGES = ("RefSegLib", "InteractiveLearningLib", "RefSegResources", "BrowserWorkspaceLib")
 
 
 def python_environment(start: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -32,8 +32,12 @@ def python_environment(start: Mapping[str, str] | None = None) -> dict[str, str]
     return environment
 
 
-def start_process(command: Sequence[str], environment: Mapping[str, str], output: IO[bytes]) -> subprocess.Popen[bytes]:
+def start_process(
+    command: Sequence[str], environment: Mapping[str, str], output: IO[bytes], stdin: int = subprocess.DEVNULL
+) -> subprocess.Popen[bytes]:
     """Start a command that no Ctrl+C in this terminal reaches and that opens no window; it writes into `output`.
+
+    stdin: subprocess.PIPE for a command that is told something, or that ends when this process does.
 
     Raises RefSegError if there is no such program.
     """
@@ -41,9 +45,7 @@ def start_process(command: Sequence[str], environment: Mapping[str, str], output
     if os.name == "nt":
         apart = {"creationflags": subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP}
     try:
-        return subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=environment, **apart
-        )
+        return subprocess.Popen(command, stdin=stdin, stdout=output, stderr=subprocess.STDOUT, env=environment, **apart)
     except OSError as error:
         msg = f"The Python '{command[0]}' could not be started: {error.strerror}. Choose another one in the settings."
         raise RefSegError(msg) from error

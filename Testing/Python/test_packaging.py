@@ -49,7 +49,7 @@ def test_the_lower_floor_never_reaches_up_and_the_engine_never_reaches_for_the_s
 def test_the_code_parses_on_the_oldest_python_it_is_for():
     import ast
 
-    for folder in ("RefSegSlicer", "InteractiveLearning"):
+    for folder in ("RefSegSlicer", "InteractiveLearning", "BrowserWorkspace"):
         for file in (ROOT / folder).rglob("*.py"):
             ast.parse(file.read_text(), str(file), feature_version=(3, 10))
 

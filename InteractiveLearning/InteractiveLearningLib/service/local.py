@@ -46,7 +46,8 @@ class LocalService:
     """The service on the store under `home`, as one program uses it.
 
     home: None for REFSEG_HOME or ~/.refseg. python: an interpreter that has the engine; environment: what it starts
-    with (None: this process's own). Both count only if the service is not running yet. Safe with many threads.
+    with (None: this process's own). Both count only if the service is not running yet. token: of the user in whose name
+    all is done; None for whoever sits at this computer, who may do everything. Safe with many threads.
     about: equal for services that were asked for alike; place: where it is, for people.
     """
 
@@ -57,8 +58,9 @@ class LocalService:
         home: str | Path | None = None,
         python: str | Path = sys.executable,
         environment: Mapping[str, str] | None = None,
+        token: str | None = None,
     ) -> None:
-        self.home, self.python = ModelStore(home).home, str(python)
+        self.home, self.python, self._token = ModelStore(home).home, str(python), token
         self._environment = environment
         self.about = ("local", str(self.home), self.python)
         self._folder, self._id = self.home / "service", uuid.uuid4().hex
@@ -114,9 +116,8 @@ class LocalService:
         client = self._client
         if client is None or about != self._about:
             try:
-                client = Client(
-                    str(about["url"]), str(about["token"]), timeout=HELLO_SECONDS, patience=PATIENCE_SECONDS
-                )
+                token = str(about["token"]) if self._token is None else self._token
+                client = Client(str(about["url"]), token, timeout=HELLO_SECONDS, patience=PATIENCE_SECONDS)
             except (RefSegError, KeyError):
                 return None
         try:

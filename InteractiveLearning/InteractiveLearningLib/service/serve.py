@@ -97,7 +97,7 @@ def serve(
 
     Raises BadInput for an address without TLS that others can reach, RefSegError if another service has this store.
     """
-    _check_address(host, certificate, key)
+    check_address(host, certificate, key)
     folder = home / "service"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     lock = FileLock(folder / "lock", timeout=0)
@@ -110,7 +110,7 @@ def serve(
         end_left_over(home)
         told = folder / "local.json"
         told.unlink(missing_ok=True)
-        listening = stack.enter_context(_listening(host, port))
+        listening = stack.enter_context(listening_at(host, port))
         token = secrets.token_urlsafe(32) if local else None
         where, workers = _executor(executor, home, device)
         stack.callback(where.close)
@@ -119,7 +119,7 @@ def serve(
         server = _Server(_config(service, certificate, key))
         _end_on_signals(server)
         scheme = "https" if certificate else "http"
-        url = f"{scheme}://{_shown(listening)}"
+        url = f"{scheme}://{shown_address(listening)}"
         if local:
             stack.callback(lambda: told.unlink(missing_ok=True))
             about = {"url": url, "token": token, "pid": os.getpid(), "api": [API]}
@@ -147,7 +147,8 @@ def _config(service: Service, certificate: Path | None, key: Path | None) -> uvi
     )
 
 
-def _check_address(host: str, certificate: Path | None, key: Path | None) -> None:
+def check_address(host: str, certificate: Path | None, key: Path | None) -> None:
+    """Raise BadInput for an address without TLS that others can reach, and for a certificate that cannot be used."""
     if (certificate is None) != (key is None):
         raise BadInput("Give both --tls-cert and --tls-key, or neither.")
     if certificate is not None and key is not None:
@@ -177,7 +178,8 @@ def _executor(said: str, home: Path, device: str) -> tuple[Executor, int]:
 
 
 @contextmanager
-def _listening(host: str, port: int) -> Iterator[socket.socket]:
+def listening_at(host: str, port: int) -> Iterator[socket.socket]:
+    """A socket that listens there; port 0: any free one. Raises RefSegError if it cannot."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as found:
         if os.name == "posix":
@@ -190,7 +192,8 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
         yield found
 
 
-def _shown(listening: socket.socket) -> str:
+def shown_address(listening: socket.socket) -> str:
+    """HOST:PORT of a socket, as it stands in an address."""
     host, port = listening.getsockname()[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
