@@ -105,4 +105,4 @@ class ImagePanel:
 
     def update(self):
         """Enable what can succeed, and say why the rest cannot."""
-        self._state.image_why = "" if self._app.volume_node is not None else _("Open an image first.")
+        self._state.image_why = self._app.opened_reason()

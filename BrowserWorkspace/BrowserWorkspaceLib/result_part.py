@@ -7,7 +7,7 @@ from trame.widgets import html
 from trame.widgets.vuetify3 import VList, VListItem, VSwitch
 
 from BrowserWorkspaceLib.chart import chart
-from BrowserWorkspaceLib.widgets import heading
+from BrowserWorkspaceLib.widgets import heading, quoted
 
 
 class ResultPart:
@@ -47,7 +47,7 @@ class ResultPart:
             ),
             ("doubt", _("Suspect places"), _("Colors what may be wrong, from yellow (look twice) to red.")),
         ):
-            with html.Div(title=(f"{name}_why || '{tip}'",)):
+            with html.Div(title=(f"{name}_why || {quoted(tip)}",)):
                 VSwitch(
                     v_model=(name,),
                     label=text,
@@ -57,15 +57,17 @@ class ResultPart:
                     disabled=(f"!!{name}_why",),
                     classes=f"refseg-{name}",
                 )
-        with VList(v_if=("places.length",), density="compact", max_height=160, classes="refseg-places overflow-y-auto"):
-            with VListItem(
+        with (
+            VList(v_if=("places.length",), density="compact", max_height=160, classes="refseg-places overflow-y-auto"),
+            VListItem(
                 v_for="(place, number) in places",
                 key="number",
                 click=(self.jump, "[number]"),
                 min_height=28,
                 title=_("Let all slice views go there."),
-            ):
-                html.Span("{{ place }}", classes="text-caption")
+            ),
+        ):
+            html.Span("{{ place }}", classes="text-caption")
         with html.Div(v_if=("curve",)):
             heading(_("Agreement with the image"))
             html.Div(v_html=("curve",), classes="refseg-curve")

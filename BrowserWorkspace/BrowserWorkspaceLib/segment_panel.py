@@ -19,6 +19,7 @@ class SegmentPanel:
         self._app, self._state = app, app.state
         self._job = self._left = None
         self._result = ResultPart(app)
+        app.workspace.catalog.changed.connect(self._on_models)
         self._state.update(
             {
                 "models": [],
@@ -34,7 +35,6 @@ class SegmentPanel:
             }
         )
         self._state.change("model", "reflect")(lambda **_: self.update())
-        app.workspace.catalog.changed.connect(self._on_models)
         self.update()
 
     @property
@@ -139,6 +139,9 @@ class SegmentPanel:
             what = model.description or ", ".join(label.name for label in model.labels)
             state.model_about = _("{what} (version {version})").format(what=what, version=model.version)
         state.reflect_why = self._about_reflection(model)
+
+    def settled(self):
+        """Segments have changed."""
         self._result.update()
 
     def chosen(self) -> dict:
@@ -172,6 +175,7 @@ class SegmentPanel:
         kept, self._job = self._job.kept, None
         self._app.edit()
         self._app.say(words.finished(done, kept), "success")
+        self._result.update()
         self._app.update()
         self._app.changed()
 
@@ -185,8 +189,8 @@ class SegmentPanel:
         app = self._app
         if self.busy:
             return _("Segmenting. Press Cancel to stop.")
-        if app.volume_node is None:
-            return _("Open an image first.")
+        if app.opened_reason():
+            return app.opened_reason()
         if app.workspace.session is not None or app.workspace.turns.busy:
             return _("A session is open. Accept it, or end it, first.")
         if self.model is None:

@@ -6,7 +6,7 @@ import slicer
 from InteractiveLearningLib.service.local import LocalService
 from InteractiveLearningSlicerLib.volumes import volumeToNode
 from InteractiveLearningSlicerLib.workspace import Workspace
-from RefSegLib.errors import BadInput, Cancelled
+from RefSegLib.errors import BadInput, Cancelled, RefSegError
 from RefSegLib.jobs import Signal
 from RefSegSlicerLib.segmentation_logic import SegmentationLogic
 from RefSegSlicerLib.translation import tr as _
@@ -19,8 +19,11 @@ from trame_slicer.rca_view import register_rca_factories
 
 from BrowserWorkspaceLib import platform
 from BrowserWorkspaceLib.image_panel import ImagePanel
+from BrowserWorkspaceLib.interact_panel import InteractPanel
+from BrowserWorkspaceLib.learn_panel import LearnPanel
 from BrowserWorkspaceLib.opening import Opening
 from BrowserWorkspaceLib.pump import Pump
+from BrowserWorkspaceLib.saving import SavePanel
 from BrowserWorkspaceLib.segment_panel import SegmentPanel
 from BrowserWorkspaceLib.workspace_ui import TITLE, WorkspaceUI
 
@@ -60,7 +63,9 @@ class WorkspaceApp(TrameApp):
         self.state["trame__title"] = TITLE
         self._use(LocalService(self.home))
         self.segmenting = SegmentPanel(self)
-        self.panels = ImagePanel(self), self.segmenting
+        self.correcting = InteractPanel(self)
+        others = LearnPanel(self), SavePanel(self)
+        self.panels = ImagePanel(self), self.segmenting, self.correcting, *others
         self._ui = WorkspaceUI(self, self.panels)
         self.editor.set_ui(self._ui.editor)
         self._ui.load.on_load_volume.connect(self._on_upload)
@@ -117,8 +122,21 @@ class WorkspaceApp(TrameApp):
 
     def edit(self) -> None:
         """Let the tools to paint with work on the segments as they are now; what they could undo is done for good."""
-        self.slicer_app.segmentation_editor.deactivate_effect()
-        self.slicer_app.segmentation_editor.set_active_segmentation(self.segmentation_node, self.volume_node)
+        editor = self.slicer_app.segmentation_editor
+        if editor.active_segmentation_node is not self.segmentation_node or (
+            editor.active_volume_node is not self.volume_node
+        ):
+            editor.set_active_segmentation(self.segmentation_node, self.volume_node)
+            return
+        editor.deactivate_effect()
+        editor.undo_stack.clear()
+        if not editor.get_active_segment_id():
+            editor.set_active_segment_id(editor.get_nth_segment_id(0))
+        editor.trigger_all_signals()
+
+    def opened_reason(self) -> str:
+        """Why nothing can be done with the image; empty if one is open."""
+        return "" if self.volume_node is not None else _("Open an image first.")
 
     def restored(self, volume_node, segmentation_node, chosen=None) -> None:
         """What was worked on before is in the scene again. chosen: what `chosen` was then."""
@@ -212,6 +230,7 @@ class WorkspaceApp(TrameApp):
             self.pump.once("segments", SETTLED_SECONDS, self._settled)
 
     def _settled(self):
+        self.segmenting.settled()
         self.update()
         self.changed()
 
@@ -221,15 +240,14 @@ class WorkspaceApp(TrameApp):
         if display is not None:
             self.scene.RemoveNode(display)
 
-    def guarded(self, work):
-        """True if it was done; else what stood against it has been told."""
+    def guarded(self, work, quiet=False) -> bool:
+        """True if it was done; else what stood against it has been told. quiet: what was said before stays."""
         with self.state:
-            self.state.notice = ""
+            if not quiet:
+                self.state.notice = ""
             try:
                 work()
-            except Exception as error:
+            except RefSegError as error:
                 self.failed(error)
-                if not isinstance(error, (BadInput, Cancelled)):
-                    raise
                 return False
             return True

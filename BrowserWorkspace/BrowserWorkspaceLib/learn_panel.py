@@ -1,0 +1,193 @@
+"""The panel of learning: what the learner does, the versions it made, and which one is used."""
+
+from InteractiveLearningSlicerLib import learning_words as words
+from RefSegSlicerLib.translation import tr as _
+from trame.widgets import html
+from trame.widgets.vuetify3 import VProgressLinear, VSelect
+
+from BrowserWorkspaceLib.chart import chart
+from BrowserWorkspaceLib.widgets import action, heading, row
+
+
+class LearnPanel:
+    """app: WorkspaceApp. Nothing is asked of the service while the panel is not shown, and nothing is being learnt."""
+
+    key, title, tip = "learn", _("Learn"), _("What the model has learnt from accepted cases.")
+
+    def __init__(self, app):
+        self._app, self._state = app, app.state
+        self._chosen = None
+        self._learning = app.workspace.learning
+        self._state.update(
+            {
+                "learner": "",
+                "learner_waiting": "",
+                "learner_percent": None,
+                "versions": [],
+                "version": None,
+                "version_details": "",
+                "loss": "",
+                "learn_why": {},
+                "roll_back_title": "",
+            }
+        )
+        self._learning.changed.connect(self.update)
+        self._state.change("panel", "model")(self._on_panel)
+        self.update()
+
+    def build(self):
+        """Make the controls, where the page is being made."""
+        VSelect(v_model=("model",), items=("models",), label=_("Model"), density="compact", hide_details=True)
+        html.Div("{{ learner }}", classes="text-body-2 mt-2 refseg-learner")
+        VProgressLinear(
+            v_if=("learner_percent !== null",),
+            model_value=("learner_percent",),
+            height=6,
+            rounded=True,
+            color="primary",
+        )
+        html.Div(
+            "{{ learner_waiting }}",
+            v_if=("learner_waiting",),
+            classes="text-body-2 text-medium-emphasis mt-1",
+            style="white-space: pre-line;",
+        )
+        heading(_("Versions"))
+        with html.Table(classes="text-body-2 refseg-versions", style="width: 100%; border-collapse: collapse;"):
+            with html.Tr(classes="text-medium-emphasis"):
+                for text in (_("Version"), _("Made"), _("Dice"), _("State")):
+                    html.Th(text, style="text-align: left; font-weight: normal;")
+            with html.Tr(
+                v_for="entry in versions",
+                key="entry[0]",
+                click=(self.choose, "[entry[0]]"),
+                style=("`cursor: pointer; ${entry[0] === version ? 'background: rgba(128, 128, 128, 0.3);' : ''}`",),
+            ):
+                html.Td("{{ cell }}", v_for="(cell, number) in entry", key="number", classes="pr-2")
+        html.Div(
+            "{{ version_details }}",
+            v_if=("version_details",),
+            classes="text-caption mt-2 refseg-version-details",
+            style="white-space: pre-line;",
+        )
+        with row(classes="mt-2"):
+            action(_("Roll back"), self.roll_back, "learn_why.back", ("roll_back_title",), classes="refseg-roll-back")
+            action(
+                _("Use this version"),
+                self.use,
+                "learn_why.use",
+                _("Segment with the version that is selected from now on."),
+                classes="refseg-use-version",
+            )
+        with html.Div(v_if=("loss",)):
+            heading(_("Loss while it learns"))
+            html.Div(v_html=("loss",), classes="refseg-loss")
+
+    def choose(self, version):
+        """Show all about a version."""
+        self._chosen = version if version != self._chosen else None
+        self.update()
+
+    def roll_back(self):
+        """Return to the version that was in use before."""
+        wanted = self._learning.state["previous"]
+
+        def told(active):
+            if active == wanted:
+                return _("Version {version} is active again.").format(version=active)
+            text = _("Somebody else was faster: version {version} is active. Nothing was changed.")
+            return text.format(version=active)
+
+        self._do(self._learning.rollBack, told)
+
+    def use(self):
+        """Use the version that is selected."""
+        chosen = self._chosen
+        told = _("Version {version} is active now.")
+        self._do(lambda: self._learning.activate(chosen), lambda version: told.format(version=version))
+
+    def poll(self):
+        """Let news in."""
+        self._learning.poll()
+
+    def shown(self):
+        """Another volume is worked on; what is learnt is the same."""
+
+    def update(self):
+        """Show what is known, enable what can succeed, and say why the rest cannot."""
+        learning, state = self._learning, self._state
+        known = learning.state if learning.model else {}
+        state.learner = (
+            words.learner(known, learning.trouble, learning.starting) if learning.model else _("Choose a model.")
+        )
+        state.learner_waiting = words.waiting(known)
+        state.learner_percent = words.percent(known)
+        state.versions = [[str(cell) for cell in words.row(entry)] for entry in learning.versions]
+        entry = next((entry for entry in learning.versions if str(entry["version"]) == self._chosen), None)
+        state.version = None if entry is None else self._chosen
+        state.version_details = "" if entry is None else words.details(entry)
+        state.roll_back_title = _("Return to version {version}, which was active before.").format(
+            version=known.get("previous")
+        )
+        state.learn_why = {"back": self._not_rolled_back(known), "use": self._not_used(entry)}
+        state.loss = chart(_("Iteration"), _("Loss"), self._curves())
+
+    def chosen(self) -> dict:
+        """Nothing is selected here that would be worth keeping."""
+        return {}
+
+    def restore(self, chosen):
+        """Select what `chosen` told."""
+
+    def close(self):
+        """The LearningLogic is its owner's to close."""
+
+    def _do(self, work, told):
+        def begin():
+            job = work()
+            job.finished.connect(lambda result: self._app.say(told(result), "success"))
+            job.finished.connect(lambda _result: self._app.workspace.catalog.refresh())
+            job.failed.connect(self._app.failed)
+
+        self._app.guarded(begin)
+        self.update()
+
+    def _on_panel(self, panel, model, **_options):
+        if model != self._learning.model:
+            self._chosen = None
+            self._learning.choose(model or "")
+        (self._learning.watched.add if panel == self.key else self._learning.watched.discard)("learning")
+
+    def _not_rolled_back(self, known):
+        """Why nothing can be rolled back; empty if it can."""
+        if not known:
+            return _("Nothing is known of the versions yet.")
+        if not self._learning.may("roll back"):
+            return words.denied(self._learning.me, _("roll back"))
+        if known["previous"] is None:
+            return _("No other version was active before this one.")
+        return _("Wait until it is done.") if self._learning.acting else ""
+
+    def _not_used(self, entry):
+        if entry is None:
+            return _("Select a version.")
+        if not self._learning.may("publish"):
+            return words.denied(self._learning.me, _("choose the version that is used"))
+        if entry["active"]:
+            return _("This version is active already.")
+        if entry["damaged"]:
+            return entry["damaged"]
+        return _("Wait until it is done.") if self._learning.acting else ""
+
+    def _curves(self):
+        """Losses by the name of their series: (iterations from 1, losses)."""
+        found, said = {}, self._learning.state.get("status") or {}
+        if self._learning.state.get("running") and said.get("state") == "learning" and said.get("losses"):
+            first = said["iteration"] - len(said["losses"]) + 1
+            found[_("case at hand")] = list(range(first, said["iteration"] + 1)), said["losses"]
+        learnt = [entry for entry in self._learning.versions if entry["losses"]]
+        chosen = [entry for entry in learnt if str(entry["version"]) == self._chosen]
+        for entry in chosen or learnt[:1]:
+            iterations, losses = zip(*entry["losses"], strict=True)
+            found[_("version {version}").format(version=entry["version"])] = iterations, losses
+        return found
