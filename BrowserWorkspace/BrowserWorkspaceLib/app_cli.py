@@ -32,7 +32,7 @@ def app_command(
     if volume is not None and not volume.exists():
         raise BadInput(f"There is no image '{volume}'.")
     try:
-        if importlib.util.find_spec("trame_slicer") is None:  # found, not imported: only the children need Slicer's core
+        if importlib.util.find_spec("trame_slicer") is None:  # found only: importing it takes seconds
             raise ModuleNotFoundError(name="trame-slicer")
         from BrowserWorkspaceLib.serving import serve
     except ModuleNotFoundError as error:

@@ -32,7 +32,7 @@ HEADERS = {
     "Cache-Control": "no-store",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",  # with no-referrer, browsers hide where their own forms come from, too
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
