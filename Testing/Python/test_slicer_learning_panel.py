@@ -152,8 +152,8 @@ def test_versions_are_shown_with_scores_and_reasons_one_is_chosen_and_rolled_bac
 def test_somebody_who_was_faster_is_not_rolled_back(opened, home):
     panel = opened(LocalService(home)).show()
     panel.until(lambda: panel.ui.rollBackButton.enabled)
-    store, active = ModelStore(home), panel.logic.active
-    other = next(version for version in store.versions("balls") if version != active)
+    store, version = ModelStore(home), ModelStore(home).load("balls")
+    other = store.add(version.spec, version.segmenter()).version  # neither the one in use nor the one before
     panel.logic.watched.clear()  # nothing is heard of it
     panel.until(lambda: panel.logic._look is None)
     store.activate("balls", other)
