@@ -25,12 +25,13 @@ def chart(x_title, y_title, series) -> str:
         along = LEFT + (x - x0) / (x1 - x0) * (WIDTH - LEFT - RIGHT)
         return along, HEIGHT - BOTTOM - (y - y0) / (y1 - y0) * (HEIGHT - TOP - BOTTOM)
 
-    bottom, middle = HEIGHT - BOTTOM, HEIGHT / 2
+    bottom = HEIGHT - BOTTOM
+    middle = (TOP + bottom) / 2
     parts = [_line((LEFT, bottom), (WIDTH - RIGHT, bottom)), _line((LEFT, TOP), (LEFT, bottom))]
     parts += [_text(LEFT - 4, place(x0, y)[1] + 3, f"{y:.3g}", "end") for y in (y0, y1)]
     parts += [_text(place(x, y0)[0], bottom + 12, f"{x:g}", "middle") for x in (xs.min(), xs.max())]
     parts.append(_text((LEFT + WIDTH) / 2, HEIGHT - 4, x_title, "middle"))
-    turned = _text(10, middle - BOTTOM / 2, y_title, "middle")
+    turned = _text(10, middle, y_title, "middle")
     parts.append(f'<g transform="rotate(-90 10 {middle})">{turned}</g>')
     for (name, curve), color in zip(series.items(), cycle(COLORS)):
         places = [place(float(x), float(y)) for x, y in zip(curve[0], curve[1], strict=True)]

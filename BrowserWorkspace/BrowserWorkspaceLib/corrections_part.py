@@ -86,7 +86,7 @@ class CorrectionsPart:
                 density="compact",
                 hide_details=True,
                 label=_("Plane"),
-                style="min-width: 110px;",
+                style="min-width: 132px;",
             )
             for name, text in (("limits_first", _("First")), ("limits_last", _("Last"))):
                 VTextField(

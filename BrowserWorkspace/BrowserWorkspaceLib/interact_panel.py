@@ -114,6 +114,11 @@ class InteractPanel:
                     classes="refseg-end",
                 )
 
+    def draws(self) -> bool:
+        """Whether a line is in hand, which a double click ends."""
+        tools = self._workspace.tools
+        return tools is not None and tools.tool in ("scribble", "lasso", "curve")
+
     def start(self):
         """Begin to correct the segments."""
         app = self._app

@@ -58,14 +58,9 @@ class ResultPart:
                     classes=f"refseg-{name}",
                 )
         with (
-            VList(v_if=("places.length",), density="compact", max_height=160, classes="refseg-places overflow-y-auto"),
-            VListItem(
-                v_for="(place, number) in places",
-                key="number",
-                click=(self.jump, "[number]"),
-                min_height=28,
-                title=_("Let all slice views go there."),
-            ),
+            html.Div(title=_("Let all slice views go there."), v_if=("places.length",)),
+            VList(density="compact", max_height=160, classes="refseg-places overflow-y-auto"),
+            VListItem(v_for="(place, number) in places", key="number", click=(self.jump, "[number]"), min_height=28),
         ):
             html.Span("{{ place }}", classes="text-caption")
         with html.Div(v_if=("curve",)):
