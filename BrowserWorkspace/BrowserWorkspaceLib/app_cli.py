@@ -24,6 +24,13 @@ def app_command(
     ),
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0: any free one.")] = 8060,
     store: Store = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            "--images",
+            help="The only folder whose DICOM folders the page opens. Without it: any; none for users with accounts.",
+        ),
+    ] = None,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the browser of this computer.")] = True,
     tls_cert: Annotated[Path | None, typer.Option("--tls-cert", help="Certificate, PEM.")] = None,
     tls_key: Annotated[Path | None, typer.Option("--tls-key", help="Its private key, PEM.")] = None,
@@ -31,6 +38,8 @@ def app_command(
     """Work in the browser: segment, correct and learn without Slicer. Ends with Ctrl+C; what is open is kept."""
     if volume is not None and not volume.exists():
         raise BadInput(f"There is no image '{volume}'.")
+    if images is not None and not images.is_dir():
+        raise BadInput(f"There is no folder '{images}'.")
     try:
         if importlib.util.find_spec("trame_slicer") is None:  # found only: importing it takes seconds
             raise ModuleNotFoundError(name="trame-slicer")
@@ -45,6 +54,7 @@ def app_command(
         certificate=tls_cert,
         key=tls_key,
         volume=None if volume is None else volume.resolve(),
+        images=None if images is None else images.resolve(),
         tell=lambda line: console.print(line, highlight=False, soft_wrap=True, markup=False),
         browser=browser,
     )

@@ -43,7 +43,7 @@ def _serve(order: dict, folder: Path) -> None:
 
     server = get_server("refseg")
     server.controller.on_server_bind.add(lambda web: _only_for_launcher(web.app, order["secret"]))
-    app = WorkspaceApp(server, Path(order["home"]), folder)
+    app = WorkspaceApp(server, Path(order["home"]), folder, order["images"], order["token"])
     recovery = Recovery(app, folder)
     recovery.failed.connect(app.failed)
     tasks = []

@@ -25,12 +25,15 @@ _MOST_SAID = 4096
 class Child:
     """The workspace of one user: started when it is needed, started again when it has ended.
 
-    home: the store; folder: what belongs to this user alone; volume: what is opened in an empty workspace; token: of
-    the user's account, None for whoever started this. secret: without it in the header HEADER, it answers nobody.
+    home: the store; folder: what belongs to this user alone; volume: what is opened in an empty workspace; images:
+    the only folder of this machine whose images can be opened, None for any; token: of the user's account, None for
+    whoever started this. secret: without it in the header HEADER, it answers nobody.
     """
 
-    def __init__(self, home: Path, folder: Path, volume: Path | None, token: str | None) -> None:
-        self.home, self.folder, self.volume, self.token = home, folder, volume, token
+    def __init__(
+        self, home: Path, folder: Path, *, volume: Path | None, images: Path | None, token: str | None
+    ) -> None:
+        self.home, self.folder, self.volume, self.images, self.token = home, folder, volume, images, token
         self.secret, self.run = "", ""
         self._process: subprocess.Popen[bytes] | None = None
         self._port: int | None = None
@@ -90,6 +93,7 @@ class Child:
                 "home": str(self.home),
                 "folder": str(self.folder),
                 "volume": None if self.volume is None else str(self.volume),
+                "images": None if self.images is None else str(self.images),
                 "token": self.token,
                 "secret": self.secret,
             }

@@ -43,13 +43,21 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class Launcher:
     """The application of aiohttp that `app_cli.py` runs.
 
-    home: the store; volume: opened in workspaces that are empty; certificate: None for plain HTTP, on this machine.
+    home: the store; volume: opened in workspaces that are empty; images: the only folder of this machine whose images
+    can be opened from the page (None: any by whoever started this, none by users with accounts); certificate: None for
+    plain HTTP, on this machine.
     """
 
-    def __init__(self, home: Path, volume: Path | None = None, certificate: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        home: Path,
+        volume: Path | None = None,
+        images: Path | None = None,
+        certificate: ssl.SSLContext | None = None,
+    ) -> None:
         self.access = Access(home)
         self.certificate = certificate
-        self._home, self._volume = home, volume
+        self._home, self._volume, self._images = home, volume, images
         self._children: dict[str, Child] = {}
         self._sockets: dict[str, set[web.WebSocketResponse]] = {}
         self._session: aiohttp.ClientSession | None = None
@@ -158,7 +166,9 @@ class Launcher:
         child = self._children.get(visitor.user)
         if child is None:
             folder = self._home / "app" / visitor.user
-            child = Child(self._home, folder, self._volume, visitor.token)
+            # Users with accounts are not who started this, and what he may read is none of theirs.
+            images = folder if self._images is None and visitor.token is not None else self._images
+            child = Child(self._home, folder, volume=self._volume, images=images, token=visitor.token)
             self._children[visitor.user] = child
         elif child.token != visitor.token and not await asyncio.to_thread(self.access.holds, child.token, visitor.user):
             await child.end()  # it works with a token that was revoked, or has expired

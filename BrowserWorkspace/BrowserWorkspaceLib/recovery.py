@@ -3,6 +3,7 @@
 folder/workspace.json      what there is, and where exactly; names the files beside it; replaced whole, last of all
 folder/volume-ID.npz       the voxels of the image, written once
 folder/segments-ID.npz     the voxels of the segments
+folder/segments-ID.seg.nrrd   all else about them, as Slicer writes it, without voxels
 
 Whatever is killed when, workspace.json and the files that it names belong together. What was said in sessions is in the
 log of the service, and in tags of the segments.
@@ -10,6 +11,7 @@ log of the service, and in tags of the segments.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import time
@@ -31,7 +33,7 @@ EVERY_SECONDS = 2.0
 # After a failure: a full disk does not get emptier within seconds.
 AGAIN_SECONDS = 15.0
 _STATE = "workspace.json"
-_OWN = ("volume-*.npz", "segments-*.npz", ".writing-*", f"{_STATE}.*.tmp")
+_OWN = ("volume-*.npz", "segments-*", ".writing-*", f"{_STATE}.*.tmp")
 
 
 class Recovery:
@@ -79,20 +81,24 @@ class Recovery:
         """Bring back what was saved last, through `app.restored`. False if there is nothing, or nothing readable: that
         is put aside, and told."""
         try:
-            said = json.loads((self._folder / _STATE).read_bytes())
+            content = (self._folder / _STATE).read_bytes()
         except FileNotFoundError:
             return False
-        except (OSError, ValueError) as error:
+        except OSError as error:
             return self._put_aside(error)
         try:
+            said = _unpacked(content)
             if said["schema"] != SCHEMA:
                 raise RefSegError(_("It was saved by another version of RefSeg."))
             with np.load(self._folder / said["volume_file"]) as stored:
                 volume = stored["voxels"]
             with np.load(self._folder / said["segments_file"]) as stored:
                 layers = [stored[f"layer{number}"] for number in range(len(stored.files))]
-            taken = snapshot.Snapshot(said["about"], volume, layers)
-            volume_node, segmentation_node = snapshot.put_back(self._app.scene, taken)
+            header = self._folder / said["header_file"]
+            taken = snapshot.Snapshot(said["about"], volume, layers, header.read_bytes())
+            if hashlib.sha256(taken.header).hexdigest() != said["header_sha256"]:
+                raise RefSegError(_("It was damaged."))
+            volume_node, segmentation_node = snapshot.put_back(self._app.scene, taken, header)
         except (
             OSError,
             ValueError,
@@ -154,16 +160,20 @@ def _write(folder: Path, taken: snapshot.Snapshot, chosen: dict, volume_file: st
             with written_whole(folder / volume_file) as stream:
                 np.savez(stream, voxels=taken.volume)
         segments_file = f"segments-{uuid.uuid4().hex}.npz"
+        header_file = f"{segments_file.removesuffix('.npz')}.seg.nrrd"
+        write_durably(folder / header_file, taken.header, mode=0o600)
         with written_whole(folder / segments_file) as stream:
             np.savez_compressed(stream, **{f"layer{number}": array for number, array in enumerate(taken.layers)})
         said = {
             "schema": SCHEMA,
             "volume_file": volume_file,
             "segments_file": segments_file,
+            "header_file": header_file,
+            "header_sha256": hashlib.sha256(taken.header).hexdigest(),
             "about": taken.about,
             "chosen": chosen,
         }
-        write_durably(folder / _STATE, json.dumps(said).encode(), mode=0o600)
+        write_durably(folder / _STATE, _packed(said), mode=0o600)
     except (OSError, RefSegError) as error:
         reason = error.__cause__ if isinstance(error.__cause__, OSError) else error
         text = _(
@@ -175,11 +185,25 @@ def _write(folder: Path, taken: snapshot.Snapshot, chosen: dict, volume_file: st
     return volume_file
 
 
+def _packed(said: dict) -> bytes:
+    """With a checksum, as the files of voxels have one."""
+    text = json.dumps(said, sort_keys=True)
+    return json.dumps({"sha256": hashlib.sha256(text.encode()).hexdigest(), "state": said}).encode()
+
+
+def _unpacked(content: bytes) -> dict:
+    found = json.loads(content)
+    text = json.dumps(found["state"], sort_keys=True)
+    if hashlib.sha256(text.encode()).hexdigest() != found["sha256"]:
+        raise RefSegError(_("It was damaged."))
+    return found["state"]
+
+
 def _tidy(folder: Path, said: dict) -> None:
     """Remove what workspace.json does not name: earlier states, and what was being written at a kill."""
     for pattern in _OWN:
         for file in folder.glob(pattern):
-            if file.name in (said["volume_file"], said["segments_file"]):
+            if file.name in (said["volume_file"], said["segments_file"], said["header_file"]):
                 continue
             if file.is_dir():
                 shutil.rmtree(file, ignore_errors=True)

@@ -27,12 +27,14 @@ def serve(
     certificate: Path | None,
     key: Path | None,
     volume: Path | None,
+    images: Path | None,
     tell: Callable[[str], None],
     browser: bool,
 ) -> None:
     """Serve until SIGTERM or SIGINT; every workspace is saved then.
 
-    tell: gets the lines for whoever started this, the address among them; browser: also open it, if there is one.
+    volume, images: see Launcher; tell: gets the lines for whoever started this, the address among them; browser: also
+    open it, if there is one.
     Raises BadInput for an address without TLS that others can reach, RefSegError if the port is taken.
     """
     check_address(host, certificate, key)
@@ -40,7 +42,7 @@ def serve(
     if certificate is not None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate, key)
-    launcher = Launcher(home, volume, context)
+    launcher = Launcher(home, volume, images, context)
     with listening_at(host, port) as listening:
         base = f"{'https' if context else 'http'}://{shown_address(listening)}/"
         address = base if launcher.access.token is None else f"{base}?token={launcher.access.token}"

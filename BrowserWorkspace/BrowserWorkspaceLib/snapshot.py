@@ -6,7 +6,6 @@ of segments, without voxels: whole, its writer holds the interpreter (measured: 
 
 from __future__ import annotations
 
-import base64
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,28 +29,31 @@ _VOLUME_DISPLAY = ("AutoWindowLevel", "Window", "Level", "Interpolate")
 @dataclass(frozen=True)
 class Snapshot:
     """about: JSON; volume: voxels (k, j, i), shared with the node; layers: voxels of the segments, (k, j, i) each, a
-    copy."""
+    copy; header: all else about segments, as Slicer's own file without voxels."""
 
     about: dict
     volume: npt.NDArray
     layers: list[npt.NDArray]
+    header: bytes
 
 
 def take(volume_node, segmentation_node) -> Snapshot:
     """Takes milliseconds, and 40 for segments on 512 cubed voxels. Raises BadInput if a transform bends them."""
     about = {"volume": _volume(volume_node), "segmentation": None}
-    voxels, layers = slicer.util.arrayFromVolume(volume_node), []
+    voxels, layers, header = slicer.util.arrayFromVolume(volume_node), [], b""
     if segmentation_node is not None:
         about["segmentation"], layers = _segmentation(segmentation_node)
-    return Snapshot(about, voxels, layers)
+        header = _header(segmentation_node.GetSegmentation())
+    return Snapshot(about, voxels, layers, header)
 
 
-def put_back(scene, taken: Snapshot):
-    """(volume node, segmentation node or None) with all that was taken, added to a scene."""
+def put_back(scene, taken: Snapshot, header: Path):
+    """(volume node, segmentation node or None) with all that was taken, added to a scene. header: the file with that of
+    the snapshot, whose name ends in .seg.nrrd. Writes nothing: a disk may be full."""
     volume_node = _new_volume(scene, taken.about["volume"], taken.volume)
     if taken.about["segmentation"] is None:
         return volume_node, None
-    return volume_node, _new_segmentation(scene, taken.about["segmentation"], taken.layers, volume_node)
+    return volume_node, _new_segmentation(scene, taken.about["segmentation"], taken.layers, header, volume_node)
 
 
 def _volume(node) -> dict:
@@ -108,17 +110,19 @@ def _segmentation(node) -> tuple[dict, list]:
         "display": None if display is None else _values(display, _DISPLAY),
         "segments": segments,
         "layers": [_place(layer) for layer in layers],
-        "header": _header(segmentation, identifiers),
     }
     return about, [_voxels(layer).copy() for layer in layers]
 
 
-def _new_segmentation(scene, about: dict, arrays, volume_node):
+def _new_segmentation(scene, about: dict, arrays, header: Path, volume_node):
     node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", about["name"])
     segmentation = node.GetSegmentation()
     modified = node.StartModify()
     try:
-        _read_header(node, about["header"])
+        storage = slicer.vtkMRMLSegmentationStorageNode()
+        storage.SetFileName(str(header))
+        if not storage.ReadData(node):
+            raise RefSegError(_("The names of the segments cannot be read."))
         node.SetName(about["name"])
         if node.GetDisplayNode() is None:
             node.CreateDefaultDisplayNodes()
@@ -146,11 +150,11 @@ def _new_segmentation(scene, about: dict, arrays, volume_node):
     return node
 
 
-def _header(segmentation, identifiers) -> str:
-    """All about segments but their voxels, as Slicer writes it. Base64 of a small file."""
+def _header(segmentation) -> bytes:
+    """All about segments but their voxels, as Slicer writes it."""
     bare = slicer.vtkMRMLSegmentationNode()
     one = mrml.orientedImage(np.zeros((1, 1, 1), np.uint8), mrml.Grid((1, 1, 1)))
-    for identifier in identifiers:
+    for identifier in segmentation.GetSegmentIDs():
         segment = slicer.vtkSegment()
         segment.DeepCopyMetadata(segmentation.GetSegment(identifier))
         segment.AddRepresentation(mrml.REPRESENTATION, one)
@@ -162,17 +166,7 @@ def _header(segmentation, identifiers) -> str:
         storage.SetFileName(str(file))
         if not storage.WriteData(bare):
             raise RefSegError(_("The segments could not be saved: there is no room for temporary files."))
-        return base64.b64encode(file.read_bytes()).decode()
-
-
-def _read_header(node, header: str) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "header.seg.nrrd"
-        file.write_bytes(base64.b64decode(header))
-        storage = slicer.vtkMRMLSegmentationStorageNode()
-        storage.SetFileName(str(file))
-        if not storage.ReadData(node):
-            raise RefSegError(_("The segments that were saved cannot be read."))
+        return file.read_bytes()
 
 
 def _place(layer) -> dict:

@@ -18,6 +18,7 @@ from trame_slicer.core import SlicerApp
 from trame_slicer.rca_view import register_rca_factories
 
 from BrowserWorkspaceLib import platform
+from BrowserWorkspaceLib.double_clicks import DoubleClicks
 from BrowserWorkspaceLib.image_panel import ImagePanel
 from BrowserWorkspaceLib.interact_panel import InteractPanel
 from BrowserWorkspaceLib.learn_panel import LearnPanel
@@ -33,13 +34,14 @@ SETTLED_SECONDS = 0.4
 
 class WorkspaceApp(TrameApp):
     """server: trame's; home: the store of models and accepted cases; folder: where this user's workspace is saved;
-    images: the only folder whose DICOM folders may be opened (None: whatever this process may read).
+    images: the only folder whose DICOM folders may be opened (None: whatever this process may read); token: of the user
+    in whose name the service is asked (None: of this computer's own).
 
     Event loop's thread only. changed(): something worth saving is no longer what it was. Nothing computes here: models
     segment and learn in the engine service of `home`, shared with everything else on this computer.
     """
 
-    def __init__(self, server, home, folder, images=None):
+    def __init__(self, server, home, folder, images=None, token=None):
         super().__init__(server)
         self.server.enable_module(trame_slicer_module)
         self.home, self.folder, self.images = Path(home), Path(folder), images
@@ -61,7 +63,7 @@ class WorkspaceApp(TrameApp):
         self.opening.failed.connect(self.failed)
         self.state.update({"notice": "", "notice_kind": "info", "volume_name": "", "open_busy": False})
         self.state["trame__title"] = TITLE
-        self._use(LocalService(self.home))
+        self._use(LocalService(self.home, token=token))
         self.segmenting = SegmentPanel(self)
         self.correcting = InteractPanel(self)
         others = LearnPanel(self), SavePanel(self)
@@ -73,6 +75,8 @@ class WorkspaceApp(TrameApp):
         self.scene.Clear()
         for function in (self.workspace.turns.poll, self.opening.poll, self._poll):
             self.pump.add(function)
+        views = self.slicer_app.view_manager.get_slice_views()
+        self._double_clicks = DoubleClicks(views, self.correcting.draws, self.pump.soon)
         self._fitted = False
         self.ctrl.on_server_ready.add(lambda **_: self.pump.start())
         self.ctrl.on_client_connected.add(self._on_client)
