@@ -13,8 +13,11 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from RefSegLib.durable import write_durably
 from RefSegLib.errors import RefSegError
 
@@ -29,10 +32,27 @@ def main() -> None:
     order = json.loads(sys.stdin.buffer.readline())
     folder = Path(order["folder"])
     try:
-        _serve(order, folder)
+        with _alone(folder):
+            _serve(order, folder)
     except RefSegError as error:
         print(f"Error: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(2)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Two processes must not save into one folder. One whose launcher was killed is about to end: wait for that."""
+    lock = FileLock(folder / "lock")
+    try:
+        lock.acquire(timeout=END_SECONDS + 5)
+    except Timeout as error:
+        raise RefSegError(
+            "This workspace is open already, by another `refseg app` on the same store. Use that one, or end it first."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _serve(order: dict, folder: Path) -> None:

@@ -56,6 +56,15 @@ def put_back(scene, taken: Snapshot, header: Path):
     return volume_node, _new_segmentation(scene, taken.about["segmentation"], taken.layers, header, volume_node)
 
 
+def draw_over_image(segmentation_node) -> None:
+    """To be called once the image is shown. Views draw in the order in which things came to them, and segments that
+    came before their image hide it (measured: half red over black instead of over gray)."""
+    scene, display = segmentation_node.GetScene(), segmentation_node.GetDisplayNode()
+    scene.RemoveNode(display)
+    scene.AddNode(display)
+    segmentation_node.SetAndObserveDisplayNodeID(display.GetID())
+
+
 def _volume(node) -> dict:
     matrix = vtk.vtkMatrix4x4()
     node.GetIJKToRASMatrix(matrix)
