@@ -15,7 +15,11 @@ import numpy as np
 import psutil
 import pytest
 from browser import READY_MS, picture, wait_for_views
+from BrowserWorkspaceLib.access import Visitor
+from BrowserWorkspaceLib.launcher import Launcher
 from InteractiveLearningLib.service.accounts import Accounts, Role
+from InteractiveLearningLib.service.failures import Denied
+from InteractiveLearningLib.service.local import LocalService
 from RefSegLib.volume.grid import Grid
 from RefSegLib.volume.io import write_image
 from RefSegLib.volume.volume import Volume
@@ -210,6 +214,39 @@ def child_or_none(app):
         return app.child()
     except (OSError, ValueError):
         return None
+
+
+def test_the_service_is_asked_in_the_name_of_the_user(tmp_path):
+    """What a role forbids, the page cannot do either."""
+    accounts = Accounts(tmp_path)
+    accounts.add("ada", Role.ANNOTATOR)
+    service = LocalService(tmp_path, token=accounts.give_token("ada"))
+    try:
+        client = service.client()
+        with pytest.raises(Denied, match="annotator"):
+            client.ask("GET", "/audit")
+    finally:
+        service.leave()
+    owner = LocalService(tmp_path)
+    try:
+        owner.client().ask("GET", "/audit")
+    finally:
+        owner.leave()
+
+
+def test_users_open_no_folders_of_the_machine_that_nobody_has_opened_for_them(tmp_path):
+    accounts = Accounts(tmp_path / "store")
+    accounts.add("ada", Role.ANNOTATOR)
+    open_to_all = tmp_path / "open to all"
+    open_to_all.mkdir()
+    for given, token, expected in (
+        (None, None, None),
+        (None, "a token", tmp_path / "store" / "app" / "ada"),
+        (open_to_all, "a token", open_to_all),
+        (open_to_all, None, open_to_all),
+    ):
+        launcher = Launcher(tmp_path / "store", images=given)
+        assert asyncio.run(launcher._child(Visitor("ada", token))).images == expected
 
 
 def test_two_users_do_not_see_each_other(tmp_path, a_page):
