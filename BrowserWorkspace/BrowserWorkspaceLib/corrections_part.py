@@ -67,17 +67,16 @@ class CorrectionsPart:
         ):
             html.Span("&#9632;", style=("`color: ${segment.color}; margin-right: 6px;`",))
             html.Span("{{ segment.name }}", classes="text-body-2")
-        with row():
-            VSwitch(
-                v_model=("locked",),
-                label=_("Locked"),
-                density="compact",
-                hide_details=True,
-                color="primary",
-                title=_("No correction of another segment may change this one."),
-                classes="flex-grow-0 mr-3 refseg-locked",
-            )
-            html.Span("{{ estimate }}", classes="text-caption refseg-estimate")
+        VSwitch(
+            v_model=("locked",),
+            label=_("Locked"),
+            density="compact",
+            hide_details=True,
+            color="primary",
+            title=_("No correction of another segment may change this one."),
+            classes="refseg-locked",
+        )
+        html.Div("{{ estimate }}", classes="text-caption refseg-estimate")
         heading(_("Where it begins and ends"))
         with row():
             VSelect(

@@ -1,9 +1,9 @@
-"""Double clicks in views: browsers send single clicks alone, and Slicer's markups are finished with double ones."""
+"""Double clicks in views: they do not travel with the other events of the mouse, and Slicer's markups need them.
 
-import time
+The page tells of them. Counted here, from when single clicks arrive, they would be missed while the server is at work.
+"""
 
-SECONDS = 0.5
-PIXELS = 6
+FIRST = 1000.0
 
 
 class DoubleClicks:
@@ -11,20 +11,19 @@ class DoubleClicks:
     event at hand is over."""
 
     def __init__(self, views, wanted, later):
-        self._wanted, self._later = wanted, later
-        self._last = None
+        self._wanted, self._later, self._last = wanted, later, None
         for view in views:
-            interactor = view.interactor()
-            interactor.AddObserver("LeftButtonReleaseEvent", lambda caller, _event: self._on_release(caller))
+            # Before Slicer's own: what that uses nobody else gets to see.
+            view.interactor().AddObserver("LeftButtonReleaseEvent", self._on_release, FIRST)
 
-    def _on_release(self, interactor):
-        before, now = self._last, (interactor, interactor.GetEventPosition(), time.monotonic())
-        self._last = now
-        if before is None or not self._wanted() or before[0] is not interactor or now[2] - before[2] > SECONDS:
-            return
-        if max(abs(a - b) for a, b in zip(before[1], now[1], strict=True)) <= PIXELS:
-            self._last = None
+    def told(self) -> None:
+        """The page has seen one: in the view in which the button was released last."""
+        interactor = self._last
+        if interactor is not None and self._wanted():
             self._later(lambda: self._tell(interactor))
+
+    def _on_release(self, interactor, _event):
+        self._last = interactor
 
     @staticmethod
     def _tell(interactor):

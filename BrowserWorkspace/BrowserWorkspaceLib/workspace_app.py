@@ -45,6 +45,7 @@ class WorkspaceApp(TrameApp):
         super().__init__(server)
         self.server.enable_module(trame_slicer_module)
         self.home, self.folder, self.images = Path(home), Path(folder), images
+        self.signed_in = token is not None
         self.changed = Signal()
         self.volume_node = self.segmentation_node = None
         self.slicer_app = SlicerApp()
@@ -85,6 +86,10 @@ class WorkspaceApp(TrameApp):
         """Open an image (one file, or one folder of DICOM files), or a mask of the image that is open. It is there
         when `changed` tells."""
         self.guarded(lambda: self._leave() or self.opening.files(paths))
+
+    def double_click(self) -> None:
+        """The page has seen a double click in a view."""
+        self._double_clicks.told()
 
     def open_folder(self) -> None:
         """Open the DICOM folder that the page names."""

@@ -1,0 +1,251 @@
+"""A person at work in the browser workspace: a real Chromium, a real launcher, its real child, the real engine service.
+
+Bright and dim balls and a tiny model that has learnt a little of them, so that everything takes seconds.
+"""
+
+import json
+import re
+import time
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from app_page import WAIT_MS, AppPage
+from benchmarks.tiny_learning import SPEC, a_ball_case, an_image, arrays
+from browser import picture, wait_for_views
+from InteractiveLearningLib.learner import Learner
+from InteractiveLearningLib.learning import LearningSettings
+from InteractiveLearningLib.replay import ReplayStore
+from RefSegLib.models.networks import build_segmenter, build_synthesizer
+from RefSegLib.models.store import ModelStore
+from RefSegLib.reflection.settings import ReflectionSettings
+from RefSegLib.volume.grid import Grid
+from RefSegLib.volume.io import read_image, read_labels, write_image
+from running_app import RunningApp
+
+pytest_plugins = ("browser",)
+pytest.importorskip("trame_slicer", reason="the workspace is not installed: pip install 'refseg[app]'")
+
+GRID = Grid((20, 24, 22), (1.5, 1.0, 1.0), ((-1, 0, 0), (0, 0, -1), (0, -1, 0)), (-12.0, 34.0, 56.0))
+
+
+@pytest.fixture(scope="module")
+def a_home(tmp_path_factory):
+    """A store with a model of balls that reflects and has learnt a little from four patients."""
+    torch.manual_seed(2)
+    home = tmp_path_factory.mktemp("app") / "store"
+    store = ModelStore(home)
+    eager = ReflectionSettings(margin=0.0).model_dump(mode="json")  # takes any other mask for better
+    store.add(SPEC, arrays(build_segmenter(SPEC)), arrays(build_synthesizer(SPEC)), reflection=eager)
+    store.activate(SPEC.name, "1")
+    replay = ReplayStore(home)
+    for n in range(4):
+        replay.accept(a_ball_case(f"p{n}", n))
+    replay.close()
+    learner = Learner(home, SPEC.name, LearningSettings(iterations=40, rate=0.02, patience=200))
+    learner.work()
+    learner.close()
+    return home
+
+
+@pytest.fixture(scope="module")
+def an_app(a_home):
+    """The workspace on that store."""
+    app = RunningApp(a_home)
+    with app.signed_in() as client:
+        app.until_ready(client)
+    yield app
+    app.end()
+
+
+@pytest.fixture
+def at_work(an_app, a_page):
+    """A person whose browser shows the workspace."""
+    page = a_page(f"{an_app.url}/?token={an_app.token}")
+    wait_for_views(page)
+    return AppPage(page)
+
+
+@pytest.fixture
+def balls(tmp_path):
+    """An image file of two balls, with its mask."""
+    image, labels = an_image(7, GRID)
+    path = tmp_path / "patient8.nrrd"
+    write_image(image, path)
+    return path, labels
+
+
+def test_a_case_is_worked_on_from_its_file_to_a_new_version(at_work, balls, tmp_path):
+    path, _truth = balls
+    at_work.open(path)
+    at_work.told("'patient8' is open.")
+    assert at_work.page.locator(".refseg-volume").inner_text() == "patient8"
+    picture(at_work.page, "app-1-opened")
+
+    at_work.tab("segment")
+    at_work.press("segment")
+    said = at_work.told("Done. Check the result before you use it.", "success")
+    assert "Reflection: " in said
+    assert "not estimated" in at_work.page.locator(".refseg-quality").inner_text()  # of a model that was never measured
+    assert at_work.page.locator(".refseg-curve svg polyline").count() >= 1
+    at_work.page.locator(".refseg-doubt input").click()
+    picture(at_work.page, "app-2-segmented")
+    at_work.page.locator(".refseg-doubt input").click()
+    at_work.tab("save")
+    found = read_labels(at_work.save("nifti", tmp_path))
+    assert found.grid.same_as(read_image(path).grid)
+
+    at_work.tab("correct")
+    at_work.press("start")
+    at_work.told("bright")
+    at_work.press("tool-points")
+    at_work.click("axial", 0.5, 0.45)
+    at_work.until_title("undo", "Undo positive click for bright")
+    at_work.press("outside")
+    at_work.click("coronal", 0.6, 0.5)
+    at_work.until_title("undo", "Undo negative click for bright")
+    picture(at_work.page, "app-3-clicks")
+    at_work.press("undo")
+    at_work.until_title("undo", "Undo positive click for bright")
+    assert at_work.title("redo") == "Redo negative click for bright"
+    at_work.press("redo")
+    at_work.until_title("undo", "Undo negative click for bright")
+    at_work.press("next")
+    at_work.told("press Slice is right if it is.")
+    at_work.press("confirm")
+    at_work.told("Taken as an outline.")
+    at_work.until_title("undo", "Undo outline of slice")
+    at_work.tab("save")
+    corrected = read_labels(at_work.save("nifti", tmp_path))
+    assert corrected.grid.same_as(found.grid) and (corrected.array != found.array).any()
+
+    at_work.tab("correct")
+    picture(at_work.page, "app-4-corrected")
+    at_work.page.locator(".refseg-patient input").fill("patient8")
+    at_work.press("accept")
+    at_work.told("Accepted and kept. The model learns in the background.", "success")
+    at_work.tab("learn")
+    at_work.page.locator(".refseg-learner", has_text="Cases that were learnt: 4.").wait_for(timeout=2 * WAIT_MS)
+    learnt = at_work.page.locator(".refseg-versions tr", has_text=re.compile("refused|published|active")).first
+    learnt.click()
+    assert at_work.page.locator(".refseg-version-details").inner_text()
+    assert at_work.page.locator(".refseg-loss svg polyline").count() == 1
+    picture(at_work.page, "app-5-learnt")
+
+
+def test_masks_that_were_downloaded_and_opened_again_are_the_same(at_work, balls, tmp_path):
+    path, _truth = balls
+    at_work.open(path)
+    at_work.told("'patient8' is open.")
+    at_work.tab("segment")
+    at_work.press("segment")
+    at_work.told("Done.", "success")
+    at_work.tab("save")
+    numbers, slicers = at_work.save("nifti", tmp_path), at_work.save("seg", tmp_path)
+    found, same = read_labels(numbers), read_labels(slicers)
+    assert found.array.any() and np.array_equal(found.array, same.array) and found.grid.same_as(same.grid)
+    report = at_work.save("report", tmp_path).read_text()
+    assert "balls, version" in report and "bright" in report and "Not for diagnostic use" in report
+    picture(at_work.page, "app-6-save")
+    at_work.open(path)
+    at_work.told("'patient8' is open.")
+    at_work.until_title("save-seg", "There are no segments yet.")
+    at_work.open(slicers)
+    at_work.told("The segments of 'patient8.seg.nrrd' are open.")
+    again = read_labels(at_work.save("nifti", tmp_path))
+    assert np.array_equal(again.array, found.array) and again.grid.same_as(found.grid)
+
+
+def test_what_cannot_be_opened_is_told_and_what_was_open_stays(at_work, balls, tmp_path):
+    path, _truth = balls
+    at_work.open(path)
+    at_work.told("'patient8' is open.")
+    letter = tmp_path / "letter.nrrd"
+    letter.write_text("Dear colleague")
+    at_work.open(letter)
+    said = at_work.told("letter.nrrd", "error")
+    assert "Traceback" not in said
+    at_work.page.locator(".refseg-folder").click()
+    at_work.page.locator(".refseg-folder-path input").fill("/nowhere/at/all")
+    at_work.page.locator(".refseg-folder-open").click()
+    at_work.told("There is no folder '/nowhere/at/all' on this computer.", "error")
+    picture(at_work.page, "app-7-error")
+    at_work.page.keyboard.press("Escape")
+    assert at_work.page.locator(".refseg-volume").inner_text() == "patient8"
+    at_work.tab("segment")
+    assert at_work.title("segment-cancel") == "Nothing is running."
+
+
+def test_lines_shapes_and_a_brush_are_prompts_of_the_session_and_are_undone(at_work, balls, tmp_path):
+    path, _truth = balls
+    at_work.open(path)
+    at_work.told("'patient8' is open.")
+    at_work.tab("correct")
+    assert at_work.title("start").startswith("There are no segments yet.")
+    at_work.press("add-segments")
+    at_work.press("start")
+    at_work.told("bright")
+    around = [(0.4, 0.42), (0.6, 0.42), (0.6, 0.58), (0.4, 0.58)]
+    for tool, places, prompt in (
+        ("scribble", around[:3], "scribble"),
+        ("lasso", around, "lasso"),
+        ("curve", around, "outline"),
+    ):
+        at_work.press(f"tool-{tool}")
+        for place in places[:-1]:
+            at_work.click("axial", *place)
+        at_work.click("axial", *places[-1], times=2)
+        at_work.until_title("undo", f"Undo .*{prompt}.* bright")
+        at_work.press(f"tool-{tool}")
+    picture(at_work.page, "app-8-shapes")
+    at_work.press("tool-box")
+    at_work.click("axial", 0.3, 0.4)
+    at_work.click("axial", 0.7, 0.6)
+    at_work.until_title("undo", "Undo box.* bright")
+    at_work.press("undo")
+    at_work.until_title("redo", "Redo box.* bright")
+    at_work.page.locator("button:has(.mdi-brush):visible").first.click()
+    at_work.drag("axial", [(0.45, 0.5), (0.55, 0.5)])
+    at_work.told("painted")
+    at_work.until_title("undo", "Undo .*outline")
+    at_work.press("end")
+    at_work.page.locator(".refseg-start").wait_for()
+
+
+def test_everything_is_there_again_after_a_reload_and_after_the_process_was_killed(at_work, an_app, balls):
+    path, _truth = balls
+    at_work.open(path)
+    at_work.told("'patient8' is open.")
+    at_work.tab("correct")
+    at_work.press("add-segments")
+    at_work.press("start")
+    at_work.told("bright")
+    at_work.press("tool-points")
+    at_work.click("axial", 0.5, 0.5)
+    at_work.until_title("undo", "Undo positive click for bright")
+    at_work.page.reload()
+    wait_for_views(at_work.page)
+    at_work.until_title("undo", "Undo positive click for bright")
+    assert at_work.page.locator(".refseg-volume").inner_text() == "patient8"
+    saved = an_app.home / "app" / "console" / "workspace.json"
+    until(lambda: json.loads(saved.read_bytes())["chosen"]["session"])
+    time.sleep(3)  # it is saved at most every two seconds
+    old = an_app.child()["pid"]
+    psutil.Process(old).kill()
+    at_work.page.reload()
+    until(lambda: an_app.child()["pid"] != old)
+    at_work.page.goto(an_app.url)
+    wait_for_views(at_work.page)
+    at_work.until_title("undo", "Undo positive click for bright")
+    assert at_work.page.locator(".refseg-volume").inner_text() == "patient8"
+    picture(at_work.page, "app-9-again")
+    at_work.press("end")
+
+
+def until(true, seconds=60):
+    """Wait for something that other processes do."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.1)
