@@ -26,7 +26,7 @@ TEXTS = ("text", "toolTip", "title", "placeholderText", "windowTitle", "statusTi
 
 
 @pytest.fixture(scope="module")
-def a_home(tmp_path_factory):
+def a_served_home(tmp_path_factory):
     """A store with a tiny model, and its service, which lives as long as these tests."""
     from benchmarks.tiny_learning import an_untrained_version
 

@@ -67,5 +67,6 @@ def test_every_package_and_every_shipped_file_goes_into_the_distribution():
         for init in (ROOT / folder).rglob("__init__.py"):
             assert ".".join((name, *init.relative_to(ROOT / folder).parts[:-1])) in listed
     shipped = {f for pattern in setup["package-data"]["RefSegResources"] for f in (ROOT / "Resources").glob(pattern)}
-    present = {f for f in (ROOT / "Resources").rglob("*") if f.suffix != ".py" and "__pycache__" not in f.parts}
+    left_out = {"__pycache__", "pictures"}  # pictures are for the README
+    present = {f for f in (ROOT / "Resources").rglob("*") if f.suffix != ".py" and not left_out & set(f.parts)}
     assert present - shipped <= {f for f in present if f.is_dir()}

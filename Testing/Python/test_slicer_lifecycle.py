@@ -20,9 +20,9 @@ pytestmark = pytest.mark.usefixtures("an_empty_scene", "no_swallowed_exceptions"
 
 
 @pytest.fixture(params=MODULES)
-def module(request, a_home):
+def module(request, a_served_home):
     """The name of each module; its engine is that service."""
-    slicer.app.settings().setValue(settings.STORE_KEY, str(a_home))
+    slicer.app.settings().setValue(settings.STORE_KEY, str(a_served_home))
     yield request.param
     slicer.app.settings().clear()
 
@@ -123,8 +123,8 @@ def test_a_closed_panel_has_no_timer_whoever_still_holds_it(module, an_empty_sce
     assert len(objects(qt.QTimer)) == before, vars(panel.widget)
 
 
-def test_closing_slicer_in_the_middle_of_a_session_leaves_nothing(an_empty_scene, a_home):
-    slicer.app.settings().setValue(settings.STORE_KEY, str(a_home))
+def test_closing_slicer_in_the_middle_of_a_session_leaves_nothing(an_empty_scene, a_served_home):
+    slicer.app.settings().setValue(settings.STORE_KEY, str(a_served_home))
 
     def begin(panel):
         for state in panel.states():

@@ -23,11 +23,11 @@ pytestmark = pytest.mark.usefixtures("an_empty_scene", "no_swallowed_exceptions"
 
 
 @pytest.fixture
-def a_panel(an_empty_scene, a_home, monkeypatch, tmp_path):
+def a_panel(an_empty_scene, a_served_home, monkeypatch, tmp_path):
     """The panel, entered, with the models of that store. Sessions of other tests are out of sight."""
-    slicer.app.settings().setValue(settings.STORE_KEY, str(a_home))
+    slicer.app.settings().setValue(settings.STORE_KEY, str(a_served_home))
     monkeypatch.setattr(slicer.app, "slicerUserSettingsFilePath", str(tmp_path / "Slicer.ini"), raising=False)
-    with LocalService(a_home).client() as client:
+    with LocalService(a_served_home).client() as client:
         for session in client.sessions():
             client.ask("DELETE", f"/sessions/{session['id']}")
     widget = application.open_module("InteractiveLearning", ROOT / "InteractiveLearning")
@@ -253,7 +253,7 @@ def test_what_is_known_of_earlier_sessions_is_told(a_panel, an_empty_scene):
     assert not ui.undoButton.enabled
 
 
-def test_an_accepted_case_is_kept_and_the_learner_started(a_panel, an_empty_scene, a_home):
+def test_an_accepted_case_is_kept_and_the_learner_started(a_panel, an_empty_scene, a_served_home):
     from InteractiveLearningLib.replay import ReplayStore
 
     widget, ui = a_panel, a_panel.ui
@@ -267,7 +267,7 @@ def test_an_accepted_case_is_kept_and_the_learner_started(a_panel, an_empty_scen
     ui.patientEdit.text = "12"
     press(widget, "acceptButton")
     assert widget.logic.session is None and "Accepted" in ui.statusLabel.text
-    replay = ReplayStore(a_home)
+    replay = ReplayStore(a_served_home)
     assert len(replay.cases("balls")) == 1
     replay.close()
     until(widget.logic.learning.learnerRuns, 200)
@@ -348,12 +348,12 @@ def test_what_is_canceled_comes_to_nothing(a_panel, an_empty_scene):
     assert mrml.segmentArray(segmentation, "ball", volume)[middle]
 
 
-def test_a_service_that_is_killed_in_the_middle_costs_nothing(a_panel, an_empty_scene, a_home):
+def test_a_service_that_is_killed_in_the_middle_costs_nothing(a_panel, an_empty_scene, a_served_home):
     volume, segmentation, middle = started(a_panel, an_empty_scene)
     a_panel.logic.click(mrml.worldFromIndex(middle, volume), True)
     settled(a_panel)
     first = mrml.segmentArray(segmentation, "ball", volume)
-    psutil.Process(json.loads((a_home / "service" / "local.json").read_bytes())["pid"]).kill()
+    psutil.Process(json.loads((a_served_home / "service" / "local.json").read_bytes())["pid"]).kill()
     a_panel.logic.click(mrml.worldFromIndex(middle, volume), False)
     settled(a_panel)
     assert len(a_panel.logic.session.prompts()) == 2
