@@ -36,9 +36,13 @@ class AppPage:
 
     def until_title(self, name, text):
         """Until a control says something of itself. text: a regular expression."""
-        expect(self.page.locator(f".refseg-{name}").locator("xpath=..")).to_have_attribute(
-            "title", re.compile(text), timeout=WAIT_MS
-        )
+        control = self.page.locator(f".refseg-{name}").locator("xpath=..")
+        try:
+            expect(control).to_have_attribute("title", re.compile(text), timeout=WAIT_MS)
+        except AssertionError as error:
+            self.page.screenshot(path="out/screenshots/app-failed.png")
+            notice = self.page.locator(".refseg-notice").all_inner_texts()
+            raise AssertionError(f"{self.title(name)!r} is not {text!r}; told: {notice}") from error
 
     def told(self, text, kind="info"):
         """Until the page says a sentence with `text` in it (kind: info, success, warning or error); returns it all."""

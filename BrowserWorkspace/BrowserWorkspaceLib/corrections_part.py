@@ -188,6 +188,7 @@ class CorrectionsPart:
                 self._workspace.tools.leave()
             else:
                 self._editor.deactivate_effect()
+                self._app.double_clicks.forget()
                 self._workspace.tools.take(tool, self._state.side == "inside")
 
         self._do(work)()

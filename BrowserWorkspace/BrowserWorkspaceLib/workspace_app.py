@@ -77,7 +77,7 @@ class WorkspaceApp(TrameApp):
         for function in (self.workspace.turns.poll, self.opening.poll, self._poll):
             self.pump.add(function)
         views = self.slicer_app.view_manager.get_slice_views()
-        self._double_clicks = DoubleClicks(views, self.correcting.draws, self.pump.soon)
+        self.double_clicks = DoubleClicks(views, self.correcting.draws, self.pump.soon)
         self._fitted = False
         self.ctrl.on_server_ready.add(lambda **_: self.pump.start())
         self.ctrl.on_client_connected.add(self._on_client)
@@ -86,10 +86,6 @@ class WorkspaceApp(TrameApp):
         """Open an image (one file, or one folder of DICOM files), or a mask of the image that is open. It is there
         when `changed` tells."""
         self.guarded(lambda: self._leave() or self.opening.files(paths))
-
-    def double_click(self) -> None:
-        """The page has seen a double click in a view."""
-        self._double_clicks.told()
 
     def open_folder(self) -> None:
         """Open the DICOM folder that the page names."""

@@ -48,7 +48,7 @@ class WorkspaceUI:
             with VNavigationDrawer(permanent=True, location="left", width=DRAWER_WIDTH, disable_resize_watcher=True):
                 self._drawer(panels)
             with VMain():
-                content = FlexContainer(row=True, fill_height=True, dblclick=app.double_click, **_dropped(self.load))
+                content = FlexContainer(row=True, fill_height=True, **_dropped(self.load))
                 with content:
                     app.layout_manager.initialize_layout_grid(self.layout)
 
@@ -75,7 +75,8 @@ class WorkspaceUI:
             html.Span(_("Not for diagnostic use"), classes="text-caption text-medium-emphasis mr-4")
             if self._app.signed_in:  # of the launcher, which ends the cookie and shows its own page
                 with html.Form(action="/-/sign-out", method="post"):
-                    VBtn(text=_("Sign out"), type="submit", title=_("What is open is kept for the next time."))
+                    tip = _("What is open is kept for the next time.")
+                    VBtn(text=_("Sign out"), title=tip, raw_attrs=['type="submit"'])
             VProgressLinear(active=("open_busy",), indeterminate=True, absolute=True, location="bottom")
 
     def _folder_dialog(self):
