@@ -70,6 +70,15 @@ class Launcher:
         self.app.router.add_get("/-/watch.js", self._watch)
         self.app.router.add_route("*", "/{path:.*}", self._pass)
 
+    def folder_of(self, visitor: Visitor) -> Path:
+        """Where the workspace of this user is kept."""
+        return self._home / "app" / visitor.user
+
+    def images_for(self, visitor: Visitor) -> Path | None:
+        """The only folder of this machine whose images this user can open; None: any."""
+        # Users with accounts are not who started this, and what he may read is none of theirs.
+        return self.folder_of(visitor) if self._images is None and visitor.token is not None else self._images
+
     async def _running(self, _app: web.Application):
         self._session = proxy.new_session()
         checking = asyncio.create_task(self._check_sockets())
@@ -165,9 +174,8 @@ class Launcher:
     async def _child(self, visitor: Visitor) -> Child:
         child = self._children.get(visitor.user)
         if child is None:
-            folder = self._home / "app" / visitor.user
-            # Users with accounts are not who started this, and what he may read is none of theirs.
-            images = folder if self._images is None and visitor.token is not None else self._images
+            folder = self.folder_of(visitor)
+            images = self.images_for(visitor)
             child = Child(self._home, folder, volume=self._volume, images=images, token=visitor.token)
             self._children[visitor.user] = child
         elif child.token != visitor.token and not await asyncio.to_thread(self.access.holds, child.token, visitor.user):

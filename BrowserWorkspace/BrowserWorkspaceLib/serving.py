@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import ssl
@@ -14,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from InteractiveLearningLib.service.serve import check_address, listening_at, shown_address
 
 from BrowserWorkspaceLib.launcher import Launcher
@@ -65,6 +67,7 @@ async def _run(launcher: Launcher, listening, context: ssl.SSLContext | None, to
         # Windows has no add_signal_handler
         signal.signal(number, lambda *_: loop.call_soon_threadsafe(ended.set))
     # No access log: the first address holds the token.
+    logging.getLogger("aiohttp.server").addFilter(_is_ours)
     runner = web.AppRunner(launcher.app, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     await web.SockSite(runner, listening, ssl_context=context).start()
@@ -73,6 +76,11 @@ async def _run(launcher: Launcher, listening, context: ssl.SSLContext | None, to
         await ended.wait()
     finally:
         await runner.cleanup()
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """No lines for what port scanners send and is no HTTP: they hold what was sent."""
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
 
 
 def _open(address: str) -> None:

@@ -7,7 +7,9 @@ import asyncio
 import os
 import re
 import signal
+import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import aiohttp
 import httpx
@@ -91,17 +93,22 @@ def test_the_process_behind_it_answers_nobody_but_its_launcher(an_app):
         if found.status == psutil.CONN_LISTEN
     ]
     assert connection.laddr.ip == "127.0.0.1"
-    assert asyncio.run(status_of_websocket(f"ws://127.0.0.1:{port}/ws", {})) == 403
+    assert status_of_websocket(f"ws://127.0.0.1:{port}/ws", {}) == 403
 
 
-async def status_of_websocket(address, headers, cookies=None):
+def status_of_websocket(address, headers, cookies=None):
     """101 if a websocket was opened, else what was answered instead."""
-    async with aiohttp.ClientSession(cookies=cookies) as session:
-        try:
-            async with session.ws_connect(address, headers=headers):
-                return 101
-        except aiohttp.WSServerHandshakeError as error:
-            return error.status
+
+    async def status():
+        async with aiohttp.ClientSession(cookies=cookies) as session:
+            try:
+                async with session.ws_connect(address, headers=headers):
+                    return 101
+            except aiohttp.WSServerHandshakeError as error:
+                return error.status
+
+    with ThreadPoolExecutor() as thread:  # in this one, Playwright's loop may run
+        return thread.submit(asyncio.run, status()).result()
 
 
 def test_the_websocket_is_for_pages_of_this_address_whose_user_has_signed_in(an_app):
@@ -118,7 +125,7 @@ def test_the_websocket_is_for_pages_of_this_address_whose_user_has_signed_in(an_
         ({"Origin": an_app.url.rsplit(":", 1)[0] + ":1"}, cookies, 403),
         ({"Origin": "null"}, cookies, 403),
     ):
-        assert asyncio.run(status_of_websocket(address, headers, shown)) == expected, (headers, shown)
+        assert status_of_websocket(address, headers, shown) == expected, (headers, shown)
 
 
 def test_other_sites_cannot_make_a_browser_send_anything(an_app):
@@ -189,6 +196,17 @@ def test_the_token_is_neither_in_the_address_nor_in_what_is_written(an_app, a_pa
         assert an_app.token not in str(process.environ())
 
 
+def test_what_is_no_http_is_neither_answered_nor_written_down(an_app):
+    before = an_app.said()
+    address = httpx.URL(an_app.url)
+    for line in ("GET /?token=secret", "GET @elsewhere.example/ HTTP/1.1", "PRI * HTTP/2.0", "\x16\x03\x01secret"):
+        with socket.create_connection((address.host, address.port), timeout=30) as connection:
+            connection.sendall(f"{line}\r\nHost: secret\r\n\r\n".encode("latin-1"))
+            connection.shutdown(socket.SHUT_WR)
+            assert b" 200 " not in connection.recv(100)
+    assert an_app.said() == before
+
+
 def test_only_its_user_can_look_into_the_folder_of_a_workspace(an_app):
     folder = an_app.home / "app" / "console"
     assert folder.stat().st_mode & 0o077 == 0
@@ -246,7 +264,7 @@ def test_users_open_no_folders_of_the_machine_that_nobody_has_opened_for_them(tm
         (open_to_all, None, open_to_all),
     ):
         launcher = Launcher(tmp_path / "store", images=given)
-        assert asyncio.run(launcher._child(Visitor("ada", token))).images == expected
+        assert launcher.images_for(Visitor("ada", token)) == expected
 
 
 def test_two_users_do_not_see_each_other(tmp_path, a_page):
@@ -280,5 +298,9 @@ def test_two_users_do_not_see_each_other(tmp_path, a_page):
         assert "bob-file" not in pages["bob"].content()
         pages["ada"].reload()
         pages["ada"].get_by_text("ada-file").first.wait_for(timeout=READY_MS)
+        pages["ada"].get_by_role("button", name="Sign out").click()
+        pages["ada"].get_by_label("Token").wait_for(timeout=READY_MS)
+        pages["ada"].go_back()
+        pages["ada"].get_by_label("Token").wait_for(timeout=READY_MS)  # nothing is left in the browser either
     finally:
         app.end()
