@@ -17,6 +17,7 @@ from browser import picture, wait_for_views
 from InteractiveLearningLib.learner import Learner
 from InteractiveLearningLib.learning import LearningSettings
 from InteractiveLearningLib.replay import ReplayStore
+from playwright.sync_api import expect
 from RefSegLib.models.networks import build_segmenter, build_synthesizer
 from RefSegLib.models.store import ModelStore
 from RefSegLib.reflection.settings import ReflectionSettings
@@ -76,7 +77,8 @@ def balls(tmp_path):
     return path, labels
 
 
-def test_a_case_is_worked_on_from_its_file_to_a_new_version(at_work, balls, tmp_path):
+def test_a_case_is_worked_on_from_its_file_to_a_new_version(at_work, a_home, balls, tmp_path):
+    known = len(ModelStore(a_home).versions(SPEC.name))
     path, _truth = balls
     at_work.open(path)
     at_work.told("'patient8' is open.")
@@ -126,9 +128,10 @@ def test_a_case_is_worked_on_from_its_file_to_a_new_version(at_work, balls, tmp_
     at_work.press("accept")
     at_work.told("Accepted and kept. The model learns in the background.", "success")
     at_work.tab("learn")
-    at_work.page.locator(".refseg-learner", has_text="Cases that were learnt: 4.").wait_for(timeout=2 * WAIT_MS)
-    learnt = at_work.page.locator(".refseg-versions tr", has_text=re.compile("refused|published|active")).first
-    learnt.click()
+    versions = at_work.page.locator(".refseg-versions tr")
+    expect(versions).to_have_count(1 + known + 1, timeout=2 * WAIT_MS)  # with its head
+    expect(versions.nth(1)).to_have_text(re.compile("refused|published|active"), timeout=WAIT_MS)
+    versions.nth(1).click()
     assert at_work.page.locator(".refseg-version-details").inner_text()
     assert at_work.page.locator(".refseg-loss svg polyline").count() == 1
     picture(at_work.page, "app-5-learnt")
@@ -205,12 +208,43 @@ def test_lines_shapes_and_a_brush_are_prompts_of_the_session_and_are_undone(at_w
     at_work.until_title("undo", "Undo box.* bright")
     at_work.press("undo")
     at_work.until_title("redo", "Redo box.* bright")
-    at_work.page.locator("button:has(.mdi-brush):visible").first.click()
+    eraser = at_work.page.locator("button:has(.mdi-eraser):visible").first
+    eraser.click()
+    expect(eraser).to_have_class(re.compile("v-btn--active"))
     at_work.drag("axial", [(0.45, 0.5), (0.55, 0.5)])
     at_work.told("painted")
     at_work.until_title("undo", "Undo .*outline")
     at_work.press("end")
     at_work.page.locator(".refseg-start").wait_for()
+
+
+def test_a_head_is_segmented_by_the_model_that_is_shipped_and_its_quality_told(a_page, tmp_path):
+    app = RunningApp(tmp_path / "store")
+    try:
+        with app.signed_in() as client:
+            app.until_ready(client)
+        page = a_page(f"{app.url}/?token={app.token}")
+        wait_for_views(page)
+        person = AppPage(page)
+        person.press("sample")
+        person.told("'MNI152' is open.")
+        person.tab("segment")
+        person.press("segment")
+        person.page.locator(".refseg-segment-told", has_text=re.compile("left|Waiting|,")).wait_for()
+        picture(page, "app-10-head-segmenting")
+        person.told("Left: ", "success")
+        told = page.locator(".refseg-quality").inner_text()
+        assert told.count("Dice 0.") == 4 and "probably good" in told
+        page.locator(".refseg-doubt input").click()
+        page.locator(".refseg-places .v-list-item").first.click()
+        assert page.locator(".refseg-curve svg circle").count() >= 4
+        page.wait_for_timeout(1500)
+        picture(page, "app-11-head")
+        person.tab("save")
+        found = read_labels(person.save("nifti", tmp_path))
+        assert sorted(np.unique(found.array)) == [0, 1, 2, 3, 4]
+    finally:
+        app.end()
 
 
 def test_everything_is_there_again_after_a_reload_and_after_the_process_was_killed(at_work, an_app, balls):
