@@ -32,6 +32,7 @@ demo: install
 # The pictures of the tutorials, drawn off screen by both panels and Slicer's own views at work.
 pictures: install
 	$(PY) Testing/tutorial_pictures.py
+	$(PY) Testing/app_pictures.py
 
 lint: install
 	$(VENV)/bin/ruff check .

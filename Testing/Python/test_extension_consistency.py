@@ -21,6 +21,7 @@ OWN = ("RefSegLib", "InteractiveLearningLib", "RefSegSlicerLib", "InteractiveLea
 
 PICTURES = ROOT / "Resources" / "pictures"
 SCREEN = (1280, 720)
+PAGE = (1440, 900)
 SAMPLE = "RefSegHead"  # in Sample Data
 
 each_module = pytest.mark.parametrize("module", MODULES)
@@ -315,7 +316,7 @@ def test_the_tutorials_show_every_picture_and_no_other():
     shown = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", (ROOT / "README.md").read_text())
     pictures = sorted(PICTURES.iterdir())
     assert {ROOT / path for path in shown} == set(pictures)
-    assert all(size_of(picture) == SCREEN for picture in pictures)
+    assert all(size_of(picture) == (PAGE if picture.name.startswith("app-") else SCREEN) for picture in pictures)
     assert sum(picture.stat().st_size for picture in pictures) < 3e6
 
 
@@ -326,12 +327,20 @@ def test_pictures_for_the_web_are_not_installed(a_staged_extension):
 
 def test_the_tutorials_name_buttons_and_sections_that_are_in_the_panels():
     text = (ROOT / "README.md").read_text()
-    tutorials = text[text.index("\n## Tutorials\n") : text.index("\n## What ships\n")]
+    tutorials = text[text.index("\n## Tutorials\n") : text.index("\n## In the browser")]
     files = [file for module in MODULES for file in (ROOT / module / "Resources" / "UI").glob("*.ui")]
     written = [p for f in files for p in ElementTree.parse(f).getroot().iter("property") if p.get("name") == "text"]
     said = {(p.findtext("string") or "").replace("&", "").rstrip(":") for p in written}
     named = set(re.findall(r"\*\*([^*]+)\*\*", tutorials)) - {SAMPLE}
     assert len(named) > 20 and named <= said, named - said
+
+
+def test_the_browsers_tutorial_names_buttons_that_are_on_its_page():
+    text = (ROOT / "README.md").read_text()
+    tutorial = text[text.index("\n## In the browser") : text.index("\n## What ships\n")]
+    page = "".join(file.read_text() for file in (ROOT / "BrowserWorkspace" / "BrowserWorkspaceLib").glob("*.py"))
+    named = set(re.findall(r"\*\*([^*]+)\*\*", tutorial))
+    assert len(named) > 5 and not {name for name in named if f'_("{name}")' not in page}
 
 
 @each_module
