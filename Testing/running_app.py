@@ -61,8 +61,12 @@ class RunningApp:
         return answer
 
     def child(self, user: str = "console") -> dict:
-        """pid and port of the process that works for a user."""
-        return json.loads((self.home / "app" / user / "child.json").read_bytes())
+        """pid and port of the process that works for a user, once it has started."""
+        told, until = self.home / "app" / user / "child.json", time.monotonic() + READY_SECONDS
+        while not told.exists():
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        return json.loads(told.read_bytes())
 
     def end(self) -> None:
         """As a person would; nothing of it is left."""
