@@ -5,7 +5,7 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: install app demo pictures browser test lint bench-hostile bench-inference bench-interaction bench-kill bench-learning bench-reflection bench-latency bench-heartbeat soak clean
+.PHONY: install app demo pictures browser test lint bench-hostile bench-inference bench-interaction bench-kill bench-learning bench-reflection bench-latency bench-heartbeat bench-app soak clean
 .DEFAULT_GOAL := install
 
 install: $(STAMP)
@@ -75,6 +75,10 @@ bench-latency: install
 # The longest time the window is deaf while both modules work on a head of 256 cubed voxels.
 bench-heartbeat: install
 	$(PY) Testing/benchmarks/bench_heartbeat.py
+
+# From a click to the mask on the page, from the wheel to the next frame, in a real browser.
+bench-app: install browser
+	$(PY) Testing/benchmarks/bench_app.py
 
 soak: install
 	OMP_NUM_THREADS=1 $(PY) Testing/benchmarks/bench_soak.py --out out/bench-soak/soak.json
