@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import slicer
 from both_panels import until
 from InteractiveLearningLib.service.local import LocalService
 from InteractiveLearningSlicerLib.checks import addCase
+from RefSegLib.errors import RefSegError
 from RefSegSlicerLib import mrml, settings
 from RefSegSlicerLib.checks import FLIPPED, addVolume
 from slicer_standin import application
@@ -27,9 +29,7 @@ def a_panel(an_empty_scene, a_served_home, monkeypatch, tmp_path):
     """The panel, entered, with the models of that store. Sessions of other tests are out of sight."""
     slicer.app.settings().setValue(settings.STORE_KEY, str(a_served_home))
     monkeypatch.setattr(slicer.app, "slicerUserSettingsFilePath", str(tmp_path / "Slicer.ini"), raising=False)
-    with LocalService(a_served_home).client() as client:
-        for session in client.sessions():
-            client.ask("DELETE", f"/sessions/{session['id']}")
+    discard_sessions(a_served_home)
     widget = application.open_module("InteractiveLearning", ROOT / "InteractiveLearning")
     until(lambda: widget.ui.modelSelector.currentText == "balls")
     yield widget
@@ -37,6 +37,21 @@ def a_panel(an_empty_scene, a_served_home, monkeypatch, tmp_path):
     # Now: Python would do so at any time, even while its selectors answer to the scene.
     shiboken6.delete(widget.parent)
     slicer.app.settings().clear()
+
+
+def discard_sessions(home, seconds=60):
+    """Sessions of other tests are over. The service may just be ending, when the test before has killed it."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            with LocalService(home).client() as client:
+                for session in client.sessions():
+                    client.ask("DELETE", f"/sessions/{session['id']}")
+            return
+        except RefSegError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(1)
 
 
 def settled(widget):
