@@ -91,14 +91,7 @@ class LearnPanel:
     def roll_back(self):
         """Return to the version that was in use before."""
         wanted = self._learning.state["previous"]
-
-        def told(active):
-            if active == wanted:
-                return _("Version {version} is active again.").format(version=active)
-            text = _("Somebody else was faster: version {version} is active. Nothing was changed.")
-            return text.format(version=active)
-
-        self._do(self._learning.rollBack, told)
+        self._do(self._learning.rollBack, lambda active: words.rolledBack(wanted, active))
 
     def use(self):
         """Use the version that is selected."""
@@ -126,11 +119,9 @@ class LearnPanel:
         entry = next((entry for entry in learning.versions if str(entry["version"]) == self._chosen), None)
         state.version = None if entry is None else self._chosen
         state.version_details = "" if entry is None else words.details(entry)
-        state.roll_back_title = _("Return to version {version}, which was active before.").format(
-            version=known.get("previous")
-        )
-        state.learn_why = {"back": self._not_rolled_back(known), "use": self._not_used(entry)}
-        state.loss = chart(_("Iteration"), _("Loss"), self._curves())
+        state.roll_back_title = words.rollBack(known)
+        state.learn_why = {"back": words.notRolledBack(learning), "use": words.notUsed(learning, entry)}
+        state.loss = chart(_("Iteration"), _("Loss"), words.curves(learning, entry))
 
     def chosen(self) -> dict:
         """Nothing is selected here that would be worth keeping."""
@@ -157,37 +148,3 @@ class LearnPanel:
             self._chosen = None
             self._learning.choose(model or "")
         (self._learning.watched.add if panel == self.key else self._learning.watched.discard)("learning")
-
-    def _not_rolled_back(self, known):
-        """Why nothing can be rolled back; empty if it can."""
-        if not known:
-            return _("Nothing is known of the versions yet.")
-        if not self._learning.may("roll back"):
-            return words.denied(self._learning.me, _("roll back"))
-        if known["previous"] is None:
-            return _("No other version was active before this one.")
-        return _("Wait until it is done.") if self._learning.acting else ""
-
-    def _not_used(self, entry):
-        if entry is None:
-            return _("Select a version.")
-        if not self._learning.may("publish"):
-            return words.denied(self._learning.me, _("choose the version that is used"))
-        if entry["active"]:
-            return _("This version is active already.")
-        if entry["damaged"]:
-            return entry["damaged"]
-        return _("Wait until it is done.") if self._learning.acting else ""
-
-    def _curves(self):
-        """Losses by the name of their series: (iterations from 1, losses)."""
-        found, said = {}, self._learning.state.get("status") or {}
-        if self._learning.state.get("running") and said.get("state") == "learning" and said.get("losses"):
-            first = said["iteration"] - len(said["losses"]) + 1
-            found[_("case at hand")] = list(range(first, said["iteration"] + 1)), said["losses"]
-        learnt = [entry for entry in self._learning.versions if entry["losses"]]
-        chosen = [entry for entry in learnt if str(entry["version"]) == self._chosen]
-        for entry in chosen or learnt[:1]:
-            iterations, losses = zip(*entry["losses"], strict=True)
-            found[_("version {version}").format(version=entry["version"])] = iterations, losses
-        return found

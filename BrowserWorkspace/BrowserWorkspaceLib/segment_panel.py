@@ -138,7 +138,7 @@ class SegmentPanel:
         if model is not None:
             what = model.description or ", ".join(label.name for label in model.labels)
             state.model_about = _("{what} (version {version})").format(what=what, version=model.version)
-        state.reflect_why = self._about_reflection(model)
+        state.reflect_why = words.aboutReflection(model)
 
     def settled(self):
         """Segments have changed."""
@@ -197,14 +197,3 @@ class SegmentPanel:
             refreshing = app.workspace.catalog.refreshing
             return _("Looking for models.") if refreshing else _("There is no model in the store. Import or train one.")
         return ""
-
-    @staticmethod
-    def _about_reflection(model):
-        if model is None:
-            return _("Choose a model first.")
-        if not model.reflects:
-            return _("This model cannot reflect: it has no synthesizer. One can be trained for it.")
-        return _(
-            "Compare the mask with the image through a made-up image of it, and improve it where they differ. "
-            "Takes longer."
-        )

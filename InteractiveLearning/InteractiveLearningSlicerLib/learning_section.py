@@ -66,15 +66,9 @@ class LearningSection:
         """Return to the version that was in use before."""
         wanted = self.learning.state["previous"]
         job = self.learning.rollBack()
-        job.finished.connect(lambda active: self._say(self._rolledBack(wanted, active)))
+        job.finished.connect(lambda active: self._say(words.rolledBack(wanted, active)))
         job.failed.connect(lambda error: self._say(str(error)))
         self.update()
-
-    @staticmethod
-    def _rolledBack(wanted, active):
-        if active == wanted:
-            return _("Version {version} is active again.").format(version=active)
-        return _("Somebody else was faster: version {version} is active. Nothing was changed.").format(version=active)
 
     def onUse(self):
         """Use the version that is selected."""
@@ -115,13 +109,15 @@ class LearningSection:
         tables.fill(ui.versionsTable, [words.row(entry) for entry in versions], self._newItem)
         numbers = [entry["version"] for entry in versions]
         tables.select(ui.versionsTable, numbers.index(self._chosen) if self._chosen in numbers else None)
-        entry = next((entry for entry in versions if entry["version"] == self._chosen), None)
+        entry = self._entry()
         told = "" if entry is None else words.details(entry)
         if ui.detailsText.plainText != told:
             ui.detailsText.plainText = told
-        self._able(ui.rollBackButton, self._notRolledBack(state), self._rollBackWords(state))
-        self._able(ui.useButton, self._notUsed(entry), _("Segment with the version that is selected from now on."))
-        curves = self._curves()
+        self._able(ui.rollBackButton, words.notRolledBack(learning), words.rollBack(state))
+        self._able(
+            ui.useButton, words.notUsed(learning, entry), _("Segment with the version that is selected from now on.")
+        )
+        curves = words.curves(learning, entry)
         ui.plotButton.enabled = bool(curves)
         ui.plotButton.toolTip = (
             _("Plot the loss of every iteration: of the case at hand, and of the version that is selected.")
@@ -140,49 +136,14 @@ class LearningSection:
     def _able(button, reason, toolTip):
         button.enabled, button.toolTip = not reason, reason or toolTip
 
-    @staticmethod
-    def _rollBackWords(state):
-        return _("Return to version {version}, which was active before.").format(version=state.get("previous"))
-
-    def _notRolledBack(self, state):
-        """Why nothing can be rolled back; empty if it can."""
-        if not state:
-            return _("Nothing is known of the versions yet.")
-        if not self.learning.may("roll back"):
-            return words.denied(self.learning.me, _("roll back"))
-        if state["previous"] is None:
-            return _("No other version was active before this one.")
-        return _("Wait until it is done.") if self.learning.acting else ""
-
-    def _notUsed(self, entry):
-        if entry is None:
-            return _("Select a version.")
-        if not self.learning.may("publish"):
-            return words.denied(self.learning.me, _("choose the version that is used"))
-        if entry["active"]:
-            return _("This version is active already.")
-        if entry["damaged"]:
-            return entry["damaged"]
-        return _("Wait until it is done.") if self.learning.acting else ""
-
-    def _curves(self):
-        """Losses by the name of their series: (iterations from 1, losses)."""
-        if self.learning is None:
-            return {}
-        found, said = {}, self.learning.state.get("status") or {}
-        if self.learning.state.get("running") and said.get("state") == "learning" and said.get("losses"):
-            first = said["iteration"] - len(said["losses"]) + 1
-            found[_("case at hand")] = list(range(first, said["iteration"] + 1)), said["losses"]
-        learnt = [entry for entry in self._versions() if entry["losses"]]
-        chosen = [entry for entry in learnt if entry["version"] == self._chosen]
-        for entry in chosen or learnt[:1]:
-            iterations, losses = zip(*entry["losses"], strict=True)
-            found[_("version {version}").format(version=entry["version"])] = iterations, losses
-        return found
+    def _entry(self):
+        """The version that is selected; None if none is."""
+        return next((entry for entry in self._versions() if entry["version"] == self._chosen), None)
 
     def _plot(self):
+        curves = words.curves(self.learning, self._entry())
         title = _("Loss while {model} learns").format(model=self.learning.model)
-        self._chart = plots.showPlot(self.scene, PLOT, title, _("Iteration"), _("Loss"), self._curves())
+        self._chart = plots.showPlot(self.scene, PLOT, title, _("Iteration"), _("Loss"), curves)
 
     def _hidePlot(self):
         if self._chart is not None:

@@ -252,3 +252,56 @@ def size(count):
 def denied(me, what):
     """Why a user may not do something."""
     return _("As {role} you may not {what}. Ask an administrator.").format(role=me.get("role", ""), what=what)
+
+
+def rollBack(state):
+    """What rolling back does. state: as of `learner`."""
+    return _("Return to version {version}, which was active before.").format(version=state.get("previous"))
+
+
+def rolledBack(wanted, active):
+    """What came of rolling back to version `wanted`: `active` is in use now."""
+    if active == wanted:
+        return _("Version {version} is active again.").format(version=active)
+    return _("Somebody else was faster: version {version} is active. Nothing was changed.").format(version=active)
+
+
+def notRolledBack(learning):
+    """Why nothing can be rolled back; empty if it can. learning: LearningLogic, None without a service."""
+    state = learning.state if learning is not None and learning.model else {}
+    if not state:
+        return _("Nothing is known of the versions yet.")
+    if not learning.may("roll back"):
+        return denied(learning.me, _("roll back"))
+    if state["previous"] is None:
+        return _("No other version was active before this one.")
+    return _("Wait until it is done.") if learning.acting else ""
+
+
+def notUsed(learning, entry):
+    """Why a version (an entry of LearningLogic.versions, or None) cannot be put to use; empty if it can."""
+    if entry is None:
+        return _("Select a version.")
+    if not learning.may("publish"):
+        return denied(learning.me, _("choose the version that is used"))
+    if entry["active"]:
+        return _("This version is active already.")
+    if entry["damaged"]:
+        return entry["damaged"]
+    return _("Wait until it is done.") if learning.acting else ""
+
+
+def curves(learning, entry):
+    """Losses by the name of their series, (iterations from 1, losses): of the case at hand, and of a version, the
+    newest that has any if `entry` is None or has none. learning: LearningLogic, None without a service."""
+    if learning is None:
+        return {}
+    found, said = {}, learning.state.get("status") or {}
+    if learning.state.get("running") and said.get("state") == "learning" and said.get("losses"):
+        first = said["iteration"] - len(said["losses"]) + 1
+        found[_("case at hand")] = list(range(first, said["iteration"] + 1)), said["losses"]
+    chosen = [entry] if entry is not None and entry["losses"] else []
+    for known in chosen or [other for other in learning.versions if other["losses"]][:1]:
+        iterations, losses = zip(*known["losses"], strict=True)
+        found[_("version {version}").format(version=known["version"])] = iterations, losses
+    return found

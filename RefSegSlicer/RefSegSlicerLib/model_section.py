@@ -2,6 +2,7 @@
 
 import re
 
+from RefSegSlicerLib import words
 from RefSegSlicerLib.catalog import Catalog
 from RefSegSlicerLib.segmentation_logic import WHOLE
 from RefSegSlicerLib.translation import tr as _
@@ -111,7 +112,7 @@ class ModelSection:
             self._card = card
             ui.cardBrowser.setMarkdown(re.sub("(?m)^#", "###", card))  # headings of a page are too large here
         ui.reflectBox.enabled = model is not None and model.reflects
-        ui.reflectBox.toolTip = self._aboutReflection(model)
+        ui.reflectBox.toolTip = words.aboutReflection(model)
         kind = values.regionKind if values.regionKind in KINDS else AUTOMATIC
         ui.regionKindSelector.blockSignals(True)
         ui.regionKindSelector.setCurrentIndex(KINDS.index(kind))
@@ -128,17 +129,6 @@ class ModelSection:
     def _about(model):
         what = model.description or ", ".join(label.name for label in model.labels)
         return _("{what} (version {version})").format(what=what, version=model.version)
-
-    @staticmethod
-    def _aboutReflection(model):
-        if model is None:
-            return _("Choose a model first.")
-        if not model.reflects:
-            return _("This model cannot reflect: it has no synthesizer. One can be trained for it.")
-        return _(
-            "Compare the mask with the image through a made-up image of it, and improve it where they differ. "
-            "Takes longer."
-        )
 
     @staticmethod
     def _aboutKind(kind):

@@ -137,6 +137,17 @@ def short(digest) -> str:
     return f"{digest[:16]}..." if digest else _("not told")
 
 
+def aboutReflection(model) -> str:
+    """What reflection does, or why a model (catalog.Model, or None) cannot."""
+    if model is None:
+        return _("Choose a model first.")
+    if not model.reflects:
+        return _("This model cannot reflect: it has no synthesizer. One can be trained for it.")
+    return _(
+        "Compare the mask with the image through a made-up image of it, and improve it where they differ. Takes longer."
+    )
+
+
 def _html(rows) -> str:
     lines = ["".join(f"<td>{escape(str(cell))}&nbsp;&nbsp;</td>" for cell in row) for row in rows]
     return f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
