@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from browser import picture
 from playwright.sync_api import expect
 
 WAIT_MS = 60_000
@@ -40,7 +41,7 @@ class AppPage:
         try:
             expect(control).to_have_attribute("title", re.compile(text), timeout=WAIT_MS)
         except AssertionError as error:
-            self.page.screenshot(path="out/screenshots/app-failed.png")
+            picture(self.page, "app-failed")
             notice = self.page.locator(".refseg-notice").all_inner_texts()
             raise AssertionError(f"{self.title(name)!r} is not {text!r}; told: {notice}") from error
 

@@ -10,75 +10,20 @@ import time
 import numpy as np
 import psutil
 import pytest
-import torch
 from app_page import WAIT_MS, AppPage
-from benchmarks.tiny_learning import SPEC, a_ball_case, an_image, arrays
+from benchmarks.tiny_learning import SPEC
 from browser import picture, wait_for_views
-from InteractiveLearningLib.learner import Learner
-from InteractiveLearningLib.learning import LearningSettings
-from InteractiveLearningLib.replay import ReplayStore
 from playwright.sync_api import expect
-from RefSegLib.models.networks import build_segmenter, build_synthesizer
 from RefSegLib.models.store import ModelStore
-from RefSegLib.reflection.settings import ReflectionSettings
-from RefSegLib.volume.grid import Grid
-from RefSegLib.volume.io import read_image, read_labels, write_image
+from RefSegLib.volume.io import read_image, read_labels
 from running_app import RunningApp
 
-pytest_plugins = ("browser",)
+pytest_plugins = ("browser", "app_case")
 pytest.importorskip("trame_slicer", reason="the workspace is not installed: pip install 'refseg[app]'")
 
-GRID = Grid((20, 24, 22), (1.5, 1.0, 1.0), ((-1, 0, 0), (0, 0, -1), (0, -1, 0)), (-12.0, 34.0, 56.0))
 
-
-@pytest.fixture(scope="module")
-def a_home(tmp_path_factory):
-    """A store with a model of balls that reflects and has learnt a little from four patients."""
-    torch.manual_seed(2)
-    home = tmp_path_factory.mktemp("app") / "store"
-    store = ModelStore(home)
-    eager = ReflectionSettings(margin=0.0).model_dump(mode="json")  # takes any other mask for better
-    store.add(SPEC, arrays(build_segmenter(SPEC)), arrays(build_synthesizer(SPEC)), reflection=eager)
-    store.activate(SPEC.name, "1")
-    replay = ReplayStore(home)
-    for n in range(4):
-        replay.accept(a_ball_case(f"p{n}", n))
-    replay.close()
-    learner = Learner(home, SPEC.name, LearningSettings(iterations=40, rate=0.02, patience=200))
-    learner.work()
-    learner.close()
-    return home
-
-
-@pytest.fixture(scope="module")
-def an_app(a_home):
-    """The workspace on that store."""
-    app = RunningApp(a_home)
-    with app.signed_in() as client:
-        app.until_ready(client)
-    yield app
-    app.end()
-
-
-@pytest.fixture
-def at_work(an_app, a_page):
-    """A person whose browser shows the workspace."""
-    page = a_page(f"{an_app.url}/?token={an_app.token}")
-    wait_for_views(page)
-    return AppPage(page)
-
-
-@pytest.fixture
-def balls(tmp_path):
-    """An image file of two balls, with its mask."""
-    image, labels = an_image(7, GRID)
-    path = tmp_path / "patient8.nrrd"
-    write_image(image, path)
-    return path, labels
-
-
-def test_a_case_is_worked_on_from_its_file_to_a_new_version(at_work, a_home, balls, tmp_path):
-    known = len(ModelStore(a_home).versions(SPEC.name))
+def test_a_case_is_worked_on_from_its_file_to_a_new_version(at_work, app_store, balls, tmp_path):
+    known = len(ModelStore(app_store).versions(SPEC.name))
     path, _truth = balls
     at_work.open(path)
     at_work.told("'patient8' is open.")
@@ -102,6 +47,7 @@ def test_a_case_is_worked_on_from_its_file_to_a_new_version(at_work, a_home, bal
     at_work.press("start")
     at_work.told("bright")
     at_work.press("tool-points")
+    at_work.press("inside")
     at_work.click("axial", 0.5, 0.45)
     at_work.until_title("undo", "Undo positive click for bright")
     at_work.press("outside")
@@ -259,6 +205,7 @@ def test_everything_is_there_again_after_a_reload_and_after_the_process_was_kill
     at_work.press("start")
     at_work.told("bright")
     at_work.press("tool-points")
+    at_work.press("inside")  # whatever the case before was left with
     at_work.click("axial", 0.5, 0.5)
     at_work.until_title("undo", "Undo positive click for bright")
     at_work.page.reload()
