@@ -42,20 +42,11 @@ def train_segmenter(
             logits = network(images)
         return dice_ce(logits, one_hot(labels, spec.outputs))
 
-    def validate(network: nn.Module) -> float:
-        scores = [
-            dice(found == value, sample.labels == value)
-            for sample in validation
-            for found in [predict(network, sample.image, spec)]
-            for value in range(1, spec.outputs)
-        ]
-        return float(np.mean(scores))
-
     return fit(
         module,
         patch_batches(train, spec, augmentation, seed),
         loss_of,
-        validate,
+        lambda network: validation_dice(network, validation, spec),
         epochs=epochs,
         steps=steps_of(train, spec),
         pieces=batch_of(spec),
@@ -63,6 +54,17 @@ def train_segmenter(
         checkpoint=checkpoint,
         progress=progress,
     )
+
+
+def validation_dice(network: nn.Module, samples: Sequence[Sample], spec: SegmenterSpec) -> float:
+    """The mean Dice over samples and labels of what `network` (in evaluation mode) finds in whole prepared images."""
+    scores = [
+        dice(found == value, sample.labels == value)
+        for sample in samples
+        for found in [predict(network, sample.image, spec)]
+        for value in range(1, spec.outputs)
+    ]
+    return float(np.mean(scores))
 
 
 @torch.inference_mode()

@@ -30,7 +30,7 @@ from RefSegLib.synthesis.training import train_synthesizer
 from RefSegLib.training.augment import Augmentation
 from RefSegLib.training.batches import batch_of
 from RefSegLib.training.cases import Case, Sample, by_role, cached_samples, fingerprint
-from RefSegLib.training.fit import best_device, has_bfloat16
+from RefSegLib.training.fit import Fit, best_device, has_bfloat16
 from RefSegLib.training.segmenter import train_segmenter
 from RefSegLib.training.split import Role
 from RefSegLib.volume.io import read_image, read_labels
@@ -77,15 +77,60 @@ def train(
         checkpoint=folder / "segmenter.checkpoint",
         progress=progress.part(0.05, 0.8),
     )
+    return finish(
+        spec,
+        segmenter,
+        segmenter_fit,
+        samples,
+        roles,
+        store,
+        data=data,
+        settings={"augmentation": asdict(Augmentation())},
+        parent=origin,
+        epochs=epochs,
+        seed=seed,
+        folder=folder,
+        progress=progress.part(0.8, 1.0),
+        init=init,
+    )
+
+
+def finish(
+    spec: SegmenterSpec,
+    segmenter: nn.Module,
+    segmenter_fit: Fit,
+    samples: dict[str, list[Sample]],
+    roles: dict[Role, list[Case]],
+    store: ModelStore,
+    *,
+    data: dict[str, Any],
+    settings: dict[str, Any],
+    parent: str | None,
+    epochs: int,
+    seed: int,
+    folder: Path,
+    progress: Progress = SILENT,
+    init: ModelVersion | None = None,
+) -> ModelVersion:
+    """From a trained segmenter to a version in the store: train its synthesizer, calibrate reflection, score, add.
+
+    segmenter: (n, C, k, j, i) to logits, as build_segmenter makes it; segmenter_fit: how its training went.
+    samples: of "train" and "validation", with the masks the synthesizer and reflection learn from; roles: the cases of
+    these and of "test" that are scored, against the masks in their files; a role without cases has no scores.
+    data, settings: what the version records, settings beside what is recorded of every training; parent: what it comes
+    from. epochs: those of the segmenter, of which the synthesizer gets a third; init: a version whose synthesizer is
+    started from. folder: checkpoints of a training that goes on after a kill; it is removed once the version stands.
+    """
     synthesizer = started(build_synthesizer, spec, seed + 1, init and init.synthesizer())
     synthesizer_fit = train_synthesizer(
         synthesizer,
         spec,
-        *both,
+        samples["train"],
+        samples["validation"],
         epochs=max(1, epochs // 3),
         seed=seed + 1,
         checkpoint=folder / "synthesizer.checkpoint",
-        progress=progress.part(0.8, 0.9),
+        progress=progress.part(0.0, 0.5),
     )
 
     device = best_device()
@@ -93,29 +138,29 @@ def train(
     if isinstance(runner, TorchSegmenter) and runner.reason:
         log.warning(runner.reason)
     reflection = calibrate(
-        samples["validation"], runner, Synthesizer(spec, synthesizer), seed=seed, progress=progress.part(0.9, 0.96)
+        samples["validation"], runner, Synthesizer(spec, synthesizer), seed=seed, progress=progress.part(0.5, 0.8)
     )
     scores = {
-        role: measure(runner, roles[role], progress.part(start, start + 0.02))
-        for role, start in (("validation", 0.96), ("test", 0.98))
+        role: measure(runner, roles.get(role, []), progress.part(start, start + 0.1))
+        for role, start in (("validation", 0.8), ("test", 0.9))
     }
     version = store.add(
         spec,
         arrays(segmenter),
         arrays(synthesizer),
-        parent=origin,
+        parent=parent,
         data=data,
         settings={
             "epochs": epochs,
             "seed": seed,
             "batch": batch_of(spec),
-            "augmentation": asdict(Augmentation()),
             "device": device.type,
             "bfloat16": has_bfloat16(device),
             "torch": torch.__version__,
             "seconds": round(segmenter_fit.seconds + synthesizer_fit.seconds),
             "history": {"segmenter": segmenter_fit.history, "synthesizer": synthesizer_fit.history},
-        },
+        }
+        | settings,
         scores=scores | {"synthesizer": {"validation": {"ssim": round(synthesizer_fit.score, 4)}}},
         reflection=reflection.model_dump(mode="json"),
     )
