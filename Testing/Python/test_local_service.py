@@ -10,6 +10,7 @@ import time
 import psutil
 import pytest
 from InteractiveLearningLib.service import local
+from InteractiveLearningLib.service.clients import Clients, Ending
 from InteractiveLearningLib.service.local import LocalService
 from RefSegLib.errors import Cancelled, RefSegError
 from RefSegLib.progress import Progress
@@ -104,6 +105,40 @@ def test_programs_that_start_at_the_same_moment_share_one_service(a_home):
     assert len(services(a_home)) == 1
     assert [ended(program) for program in programs] == [0, 0, 0]
     soon(lambda: not services(a_home))
+
+
+def test_whoever_comes_while_a_service_is_ending_gets_the_next_one(a_home):
+    """Whenever in that second they come: it is told to end, or has just seen that nobody needs it any more."""
+    for told_to_end, wait in ((True, 0.0), (True, 0.2), (False, 0.4), (False, 0.5), (False, 0.6)):
+        first = LocalService(a_home)
+        first.client()
+        pid = first._told()["pid"]
+        if told_to_end:
+            os.kill(pid, signal.SIGTERM)
+        else:
+            first.leave()
+        time.sleep(wait)
+        second = LocalService(a_home)
+        assert second.client().jobs() == []
+        time.sleep(0.3)
+        assert second.client().jobs() == [] and len(services(a_home)) <= 2
+        first.leave()
+        second.leave()
+    soon(lambda: not services(a_home))
+
+
+def test_a_service_that_is_ending_takes_nobody_in():
+    clients = Clients()
+    clients.renew("first")
+    assert clients.needed()
+    clients.leave("first")
+    clients.renew("second")  # in time
+    assert clients.needed()
+    clients.leave("second")
+    assert not clients.needed()
+    with pytest.raises(Ending):
+        clients.renew("third")
+    assert not clients.needed()
 
 
 def test_a_killed_service_is_started_again_by_the_next_call(a_home):

@@ -13,6 +13,7 @@ from RefSegLib import __version__
 from RefSegLib.errors import BadInput, RefSegError
 from starlette.exceptions import HTTPException
 
+from InteractiveLearningLib.service.clients import Ending
 from InteractiveLearningLib.service.guard import Forbidden, TooManyAttempts, Unknown, signed_in
 from InteractiveLearningLib.service.jobs import Full, Missing
 from InteractiveLearningLib.service.learning_routes import router as learning_router
@@ -33,6 +34,7 @@ _STATUS: list[tuple[type[Exception], int]] = [
     (Missing, 404),
     (Elsewhere, 409),
     (Taken, 409),
+    (Ending, 409),
     (Full, 503),
     (DiskFull, 507),
     (BadInput, 400),

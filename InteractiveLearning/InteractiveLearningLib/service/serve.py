@@ -35,6 +35,7 @@ CONNECTIONS = 200
 HEADER_SECONDS = 20.0
 KEEP_ALIVE_SECONDS = 30
 LEAVE_SECONDS = 5
+ENDING_SECONDS = 30.0
 LOOK_SECONDS = 0.5
 
 
@@ -100,7 +101,8 @@ def serve(
     check_address(host, certificate, key)
     folder = home / "service"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    lock = FileLock(folder / "lock", timeout=0)
+    # One that nobody needed any more may still be ending: whoever comes in that moment needs the next one.
+    lock = FileLock(folder / "lock", timeout=ENDING_SECONDS if local else 0, poll_interval=0.1)
     try:
         lock.acquire()
     except Timeout as error:
@@ -117,7 +119,7 @@ def serve(
         service = Service(home, where, token=token, workers=workers, worklist=worklist)
         stack.callback(service.close)
         server = _Server(_config(service, certificate, key))
-        _end_on_signals(server)
+        _end_on_signals(server, service)
         scheme = "https" if certificate else "http"
         url = f"{scheme}://{shown_address(listening)}"
         if local:
@@ -198,8 +200,9 @@ def shown_address(listening: socket.socket) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _end_on_signals(server: uvicorn.Server) -> None:
+def _end_on_signals(server: uvicorn.Server, service: Service) -> None:
     def end(_number: int, _frame: object) -> None:
+        service.clients.end()
         server.should_exit = True
 
     for number in (signal.SIGTERM, signal.SIGINT):
