@@ -15,7 +15,7 @@ def noise_weighted_dice(probabilities: torch.Tensor, target: torch.Tensor, weigh
     """Soft Dice loss over the whole batch in which a voxel counts as much as it is believed; mean of the channels.
 
     probabilities and target: (n, channels, k, j, i) in 0..1; weight: (n, 1, k, j, i), 0 or more. One number, 0 is best:
-    1 - 2 sum(w p y) / sum(w (p + y)). Wang 2021 (arXiv 2012.14584), from memory of its idea; Dice itself Milletari 2016.
+    1 - 2 sum(w p y) / sum(w (p + y)). The idea: Wang 2021 (arXiv 2012.14584); Dice itself: Milletari 2016.
     """
     axes = (0, 2, 3, 4)
     overlap = (weight * probabilities * target).sum(axes)
