@@ -42,6 +42,11 @@ class Worklist:
         return self.scene.GetNodeByID(identifier)
 
     @property
+    def volumes(self):
+        """The volume nodes that this list has brought into the scene and that are still there."""
+        return list(filter(None, map(self.scene.GetNodeByID, self._loaded.values())))
+
+    @property
     def listing(self):
         """Whether the cases are being looked up."""
         return self._listing is not None
@@ -78,6 +83,13 @@ class Worklist:
         if case.other:
             raise BadInput(_("{person} works on this case.").format(person=case.other))
         self._open([case])
+
+    def goOn(self, case, volumeNode):
+        """Go on with a case that an earlier list had opened, and whose volume is in the scene (again)."""
+        self._tried, self._loaded[case.key] = case.key, volumeNode.GetID()
+        self.present, self._held = case, self.source.leased
+        self._since = -float("inf")  # it is taken again by the next poll
+        self.changed()
 
     def next(self):
         """Open the next case about which nothing was decided. Raises BadInput if there is none, or as `open` does."""

@@ -20,7 +20,7 @@ from RefSegLib.models.store import ModelStore
 from running_service import RunningService
 
 pytest_plugins = ("slicer_standin.fixtures", "learning_panel")
-pytestmark = pytest.mark.usefixtures("an_empty_scene", "no_swallowed_exceptions")
+pytestmark = pytest.mark.usefixtures("an_empty_scene", "no_swallowed_exceptions", "hurried_learners")
 
 
 def pid_of(home):
@@ -163,9 +163,9 @@ def test_somebody_who_was_faster_is_not_rolled_back(opened, home):
 
 
 def test_what_is_kept_is_shown_checked_and_a_patient_is_forgotten_after_a_second_press(opened, home, monkeypatch):
-    from InteractiveLearningSlicerLib import replay_section
+    from InteractiveLearningSlicerLib import kept_cases
 
-    monkeypatch.setattr(replay_section, "HASTE_SECONDS", 1e9)
+    monkeypatch.setattr(kept_cases, "HASTE_SECONDS", 1e9)
     panel = opened(LocalService(home)).show(learning=False, kept=True)
     ui, store = panel.keptUi, ReplayStore(home)
     panel.until(lambda: panel.rows("keptTable"))
@@ -199,12 +199,12 @@ def test_what_is_kept_is_shown_checked_and_a_patient_is_forgotten_after_a_second
     assert not panel.logic.acting, "a double click is no confirmation"
     ui.forgetEdit.text = patient + "x"
     assert ui.forgetButton.text == "Forget this patient" and ui.forgetLabel.text == ""
-    monkeypatch.setattr(replay_section, "CONFIRM_SECONDS", -1.0)
+    monkeypatch.setattr(kept_cases, "CONFIRM_SECONDS", -1.0)
     ui.forgetButton.click()
     panel.replay.poll()
     assert ui.forgetLabel.text == "" and ui.forgetButton.text == "Forget this patient", "time is up"
-    monkeypatch.setattr(replay_section, "CONFIRM_SECONDS", 1e9)
-    monkeypatch.setattr(replay_section, "HASTE_SECONDS", 0.0)
+    monkeypatch.setattr(kept_cases, "CONFIRM_SECONDS", 1e9)
+    monkeypatch.setattr(kept_cases, "HASTE_SECONDS", 0.0)
     for name in (patient + "x", patient):
         ui.forgetEdit.text = name
         ui.forgetButton.click()

@@ -133,7 +133,7 @@ class Panel:
 
     def idle(self):
         until(lambda: not (self.section.worklist.opening or self.section.worklist.listing))
-        until(lambda: not (self.section._reviews.busy or self.section.worklist._telling))
+        until(lambda: not (self.section.work.telling or self.section.worklist._telling))
 
     def volumes(self):
         return [node.GetName() for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode", self.scene)]
