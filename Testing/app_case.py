@@ -41,7 +41,7 @@ def app_store(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def an_app(app_store):
+def an_app(app_store, hurried_learners):
     """The workspace on that store."""
     app = RunningApp(app_store)
     with app.signed_in() as client:
