@@ -16,11 +16,13 @@ from RefSegLib.models.importing.files import read_spec
 from RefSegLib.models.spec import SegmenterSpec
 from RefSegLib.models.store import ModelStore, ModelVersion
 from RefSegLib.models_cli import Store, load_version, models
+from RefSegLib.pretrain_cli import pretrain_command
 from RefSegLib.terminal import console, shown_progress, write_report
 from RefSegLib.volume.io import case_name, image_files, read_image, write_image, write_labels
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(models, name="models")
+app.command("pretrain")(pretrain_command)
 
 # Formats that hold fractions, and formats of flat images.
 FRACTIONS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".tif", ".tiff")
@@ -39,23 +41,33 @@ def train(
     images: Images,
     labels: Labels,
     name: Annotated[str, typer.Option("--name", help="Under which name the new version is stored.")],
-    init: Annotated[str | None, typer.Option("--init", help="Start from the weights of this version.")] = None,
+    init: Annotated[
+        str | None,
+        typer.Option("--init", help="Start from this version, or from what refseg pretrain made: its name or file."),
+    ] = None,
+    reconstruction: Annotated[
+        bool, typer.Option("--reconstruction", help="The encoder also learns to draw the image; nothing of it is kept.")
+    ] = False,
     epochs: Annotated[int, typer.Option("--epochs", min=1)] = 120,
     seed: Annotated[int, typer.Option("--seed")] = 0,
     store: Store = None,
     report: Report = None,
 ) -> None:
     """Train a segmenter and its synthesizer; the new version is active if it is the first of its name."""
+    from RefSegLib.pretraining.pretrained import find_pretrained, read_pretrained
     from RefSegLib.training.cases import pair_cases
     from RefSegLib.training.train import train as run
 
     place = ModelStore(store)
     wanted = read_spec(spec).model_copy(update={"name": name})
     wanted = SegmenterSpec.model_validate(wanted.model_dump())  # the name has been replaced: check it
-    start = None if init is None else load_version(place, init)
+    file = None if init is None else find_pretrained(place.home, init)
+    start = None if init is None else load_version(place, init) if file is None else read_pretrained(file)
     with shown_progress("Training") as progress:
         cases = pair_cases(images, labels)
-        version = run(wanted, cases, place, init=start, epochs=epochs, seed=seed, progress=progress)
+        version = run(
+            wanted, cases, place, init=start, reconstruction=reconstruction, epochs=epochs, seed=seed, progress=progress
+        )
     first = place.versions(name) == [version.version]
     if first:
         place.activate(name, version.version)

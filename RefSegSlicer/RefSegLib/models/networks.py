@@ -30,10 +30,10 @@ class Slicewise(nn.Module):
         self.network = network
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(n, C, k, j, i) to (n, outputs, k, j, i)."""
+        """(n, C, k, j, i) to (n, outputs, k, j, i), or to slices of whatever size the network gives."""
         n, channels, k, j, i = x.shape
         y = self.network(x.transpose(1, 2).reshape(n * k, channels, j, i))
-        return y.reshape(n, k, -1, j, i).transpose(1, 2)
+        return y.reshape(n, k, *y.shape[1:]).transpose(1, 2)
 
 
 def build_segmenter(spec: SegmenterSpec) -> nn.Module:
@@ -69,6 +69,20 @@ def build_synthesizer(spec: SegmenterSpec) -> nn.Module:
     image of several channels is proxied by their mean.
     """
     return _build(spec, _synthesizer(spec), spec.outputs, 1)
+
+
+def levels(spec: SegmenterSpec) -> tuple[list[int], list[tuple[int, int, int]]]:
+    """The filters of each level of our own segmenter and its stride along k, j, i, the first of them 1.
+
+    Raises BadInput for a network of others: it is not built of levels we know.
+    """
+    if spec.network.name in FOREIGN:
+        raise BadInput(
+            f"The network '{spec.network.name}' of model '{spec.name}' was made elsewhere; only dynunet and unet "
+            "have levels that RefSeg knows."
+        )
+    filters = _filters(spec, spec.network)
+    return filters, _strides(spec, len(filters))
 
 
 def divisors(spec: SegmenterSpec) -> tuple[int, int, int]:

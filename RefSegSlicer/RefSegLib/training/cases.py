@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,11 +106,16 @@ def load_samples(case: Case, spec: SegmenterSpec) -> list[Sample]:
 def cached_samples(case: Case, spec: SegmenterSpec, folder: Path) -> list[Sample]:
     """load_samples, kept in `folder` and mapped into memory from there, so that large sets fit."""
     recipe = f"{sha256_of(case.image)} {sha256_of(case.labels)} {spec.model_dump_json()}"
+    return kept_samples(recipe, folder, lambda: load_samples(case, spec))
+
+
+def kept_samples(recipe: str, folder: Path, load: Callable[[], list[Sample]]) -> list[Sample]:
+    """What `load` gives, kept in `folder` under the hash of `recipe` and mapped into memory from there."""
     place = folder / hashlib.sha256(recipe.encode()).hexdigest()[:32]
     done = place.with_suffix(".names")
     if not done.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        samples = load_samples(case, spec)
+        samples = load()
         for number, sample in enumerate(samples):
             np.save(f"{place}.{number}.image.npy", sample.image)
             np.save(f"{place}.{number}.labels.npy", sample.labels)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,9 @@ from RefSegLib.training.cases import Sample
 from RefSegLib.training.fit import Fit, fast_precision, fit
 from RefSegLib.training.losses import dice_ce, one_hot
 
+# A loss of (network, images (n, C, k, j, i), labels (n, k, j, i)).
+Loss = Callable[[nn.Module, torch.Tensor, torch.Tensor], torch.Tensor]
+
 
 def train_segmenter(
     module: nn.Module,
@@ -30,15 +33,19 @@ def train_segmenter(
     epochs: int,
     seed: int,
     augmentation: Augmentation = Augmentation(),  # noqa: B008 (a frozen value)
+    loss: Loss | None = None,
     checkpoint: Path | None = None,
     progress: Progress = SILENT,
 ) -> Fit:
-    """Dice + cross-entropy on augmented patches; kept are the weights with the best mean Dice on `validation`."""
+    """Dice + cross-entropy, or `loss`, on augmented patches; kept are the weights with the best mean Dice on
+    `validation`. module: gives logits (n, outputs, k, j, i) of images (n, C, k, j, i)."""
     device = next(module.parameters()).device
 
     def loss_of(network: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
         images, labels = (part.to(device) for part in batch)
         with fast_precision(device):
+            if loss is not None:
+                return loss(network, images, labels)
             logits = network(images)
         return dice_ce(logits, one_hot(labels, spec.outputs))
 

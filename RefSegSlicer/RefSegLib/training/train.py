@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ from RefSegLib.inference.segmenter import Segmenter, TorchSegmenter, ready_segme
 from RefSegLib.models.networks import build_segmenter, build_synthesizer
 from RefSegLib.models.spec import SegmenterSpec
 from RefSegLib.models.store import ModelStore, ModelVersion
+from RefSegLib.pretraining.pretrained import Pretrained
+from RefSegLib.pretraining.reconstruction import ReconstructingSegmenter
 from RefSegLib.progress import SILENT, Progress
 from RefSegLib.quality.metrics import score
 from RefSegLib.reflection.calibration import calibrate
@@ -43,16 +45,18 @@ def train(
     cases: Sequence[Case],
     store: ModelStore,
     *,
-    init: ModelVersion | None = None,
+    init: ModelVersion | Pretrained | None = None,
+    reconstruction: bool = False,
     epochs: int,
     seed: int,
     progress: Progress = SILENT,
 ) -> ModelVersion:
     """Train on the patients whose hash says so, validate and test on the others, and add a version to the store.
 
-    init: a version to start from; layers of another shape (other labels) start anew. A training that was killed goes
-    on where it was when it is started again with the same data and settings, and comes to the same weights.
-    The same seed gives the same weights on the same machine.
+    init: a version to start from; layers of another shape (other labels) start anew. Or what pretraining left, which
+    must fit as a whole. reconstruction: the encoder learns to draw the image as well (pretraining/reconstruction.py);
+    nothing of that branch is stored. A training that was killed goes on where it was when it is started again with the
+    same data and settings, and comes to the same weights. The same seed gives the same weights on the same machine.
 
     Raises BadInput for data that cannot be trained on (naming the file), RefSegError if training breaks down,
     Cancelled if the user asked to stop.
@@ -61,19 +65,25 @@ def train(
         raise BadInput(f"{epochs} epochs train nothing; ask for at least 1.")
     roles = by_role(cases)
     data = described(cases, roles)
-    origin = f"{init.name}@{init.version}" if init else None
-    recipe = json.dumps([spec.model_dump(mode="json"), data["fingerprint"], epochs, seed, origin])
+    before = init if isinstance(init, Pretrained) else None
+    version = None if isinstance(init, Pretrained) else init
+    parent = f"{version.name}@{version.version}" if version else None
+    origin = before.origin if before else parent
+    recipe = json.dumps([spec.model_dump(mode="json"), data["fingerprint"], epochs, seed, origin, reconstruction])
     folder = workplace(store, recipe)
     samples = read_samples(roles, spec, folder / "cache", progress.part(0.0, 0.05))
-    both = (samples["train"], samples["validation"])
 
-    segmenter = started(build_segmenter, spec, seed, init and init.segmenter())
+    weights = before.weights if before else version and version.segmenter()
+    segmenter = started(build_segmenter, spec, seed, weights, whole=before is not None)
+    learning = ReconstructingSegmenter(segmenter, spec, seed) if reconstruction else segmenter
     segmenter_fit = train_segmenter(
-        segmenter,
+        learning,
         spec,
-        *both,
+        samples["train"],
+        samples["validation"],
         epochs=epochs,
         seed=seed,
+        loss=ReconstructingSegmenter.loss if reconstruction else None,
         checkpoint=folder / "segmenter.checkpoint",
         progress=progress.part(0.05, 0.8),
     )
@@ -85,13 +95,17 @@ def train(
         roles,
         store,
         data=data,
-        settings={"augmentation": asdict(Augmentation())},
-        parent=origin,
+        settings={
+            "augmentation": asdict(Augmentation()),
+            "reconstruction": reconstruction,
+            "pretrained": before and before.about.model_dump(mode="json", exclude={"settings": {"history"}}),
+        },
+        parent=parent,
         epochs=epochs,
         seed=seed,
         folder=folder,
         progress=progress.part(0.8, 1.0),
-        init=init,
+        init=version,
     )
 
 
@@ -219,9 +233,13 @@ def read_samples(
 
 
 def started(
-    build: Callable[[SegmenterSpec], nn.Module], spec: SegmenterSpec, seed: int, weights: dict[str, npt.NDArray] | None
+    build: Callable[[SegmenterSpec], nn.Module],
+    spec: SegmenterSpec,
+    seed: int,
+    weights: Mapping[str, npt.NDArray] | None,
+    whole: bool = False,
 ) -> nn.Module:
-    """A network with seeded random weights, or with those of `weights` that fit."""
+    """A network with seeded random weights, or with those of `weights` that fit; all of them must if `whole`."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         module = build(spec)
@@ -231,6 +249,12 @@ def started(
         for name, value in (weights or {}).items()
         if name in own and own[name].shape == value.shape
     }
+    if weights and whole and len(fitting) < len(weights):
+        raise BadInput(
+            f"What was pretrained is of another network than that of model '{spec.name}': "
+            f"{len(weights) - len(fitting)} of its layers do not fit. Network, dimensions, channels and "
+            "patch must be those of the pretraining."
+        )
     if weights and not fitting:
         raise BadInput("The model to start from has another network; not one of its layers fits this specification.")
     module.load_state_dict(own | fitting)
