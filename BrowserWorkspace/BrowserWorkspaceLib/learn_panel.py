@@ -6,6 +6,7 @@ from trame.widgets import html
 from trame.widgets.vuetify3 import VProgressLinear, VSelect
 
 from BrowserWorkspaceLib.chart import chart
+from BrowserWorkspaceLib.kept_part import KeptPart
 from BrowserWorkspaceLib.widgets import action, heading, row
 
 
@@ -18,6 +19,7 @@ class LearnPanel:
         self._app, self._state = app, app.state
         self._chosen = None
         self._learning = app.workspace.learning
+        self._kept = KeptPart(app)
         self._state.update(
             {
                 "learner": "",
@@ -32,12 +34,14 @@ class LearnPanel:
             }
         )
         self._learning.changed.connect(self.update)
+        self._kept.watch(self._learning, "")
         self._state.change("panel", "model")(self._on_panel)
         self.update()
 
     def build(self):
         """Make the controls, where the page is being made."""
-        VSelect(v_model=("model",), items=("models",), label=_("Model"), density="compact", hide_details=True)
+        with html.Div(title=_("Whose learning is shown.")):
+            VSelect(v_model=("model",), items=("models",), label=_("Model"), density="compact", hide_details=True)
         html.Div("{{ learner }}", classes="text-body-2 mt-2 refseg-learner")
         VProgressLinear(
             v_if=("learner_percent !== null",),
@@ -61,6 +65,10 @@ class LearnPanel:
                 v_for="entry in versions",
                 key="entry[0]",
                 click=(self.choose, "[entry[0]]"),
+                __events=[("keydown_enter", "keydown.enter")],
+                keydown_enter=(self.choose, "[entry[0]]"),
+                tabindex=0,
+                title=_("Show all about this version."),
                 style=("`cursor: pointer; ${entry[0] === version ? 'background: rgba(128, 128, 128, 0.3);' : ''}`",),
             ):
                 html.Td("{{ cell }}", v_for="(cell, number) in entry", key="number", classes="pr-2")
@@ -82,6 +90,7 @@ class LearnPanel:
         with html.Div(v_if=("loss",)):
             heading(_("Loss while it learns"))
             html.Div(v_html=("loss",), classes="refseg-loss")
+        self._kept.build()
 
     def choose(self, version):
         """Show all about a version."""
@@ -101,7 +110,7 @@ class LearnPanel:
 
     def poll(self):
         """Let news in."""
-        self._learning.poll()
+        self._kept.poll()
 
     def shown(self):
         """Another volume is worked on; what is learnt is the same."""
@@ -132,6 +141,7 @@ class LearnPanel:
 
     def close(self):
         """The LearningLogic is its owner's to close."""
+        self._kept.close()
 
     def _do(self, work, told):
         def begin():
@@ -146,5 +156,6 @@ class LearnPanel:
     def _on_panel(self, panel, model, **_options):
         if model != self._learning.model:
             self._chosen = None
-            self._learning.choose(model or "")
+            self._kept.watch(self._learning, model or "")
         (self._learning.watched.add if panel == self.key else self._learning.watched.discard)("learning")
+        self._kept.show(panel == self.key)

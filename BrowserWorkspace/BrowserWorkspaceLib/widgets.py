@@ -5,8 +5,8 @@ from trame.widgets.vuetify3 import VBtn
 
 
 def action(text, click, why, title, **options):
-    """A button. why: name of the state variable (an expression) that tells why it is disabled, empty if it is not;
-    title: what it does, a text or (expression,)."""
+    """A button. text: a text or (expression,); why: name of the state variable (an expression) that tells why it is
+    disabled, empty if it is not; title: what it does, a text or (expression,)."""
     does = title[0] if isinstance(title, tuple) else quoted(title)
     classes = options.pop("holder", "flex-grow-1")
     with html.Span(title=(f"{why} || {does}",), classes=classes):
