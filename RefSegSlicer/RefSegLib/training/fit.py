@@ -67,6 +67,7 @@ def fit(
     rate: float = 1e-3,
     check_every: int = 1,
     patience: int = 20,
+    averaging: Callable[[nn.Module], None] | None = None,
     checkpoint: Path | None = None,
     progress: Progress = SILENT,
 ) -> Fit:
@@ -75,6 +76,7 @@ def fit(
     batches(epoch): the `steps` batches of `pieces` patches of an epoch, the same for the same epoch; validate: the
     larger the better, called every `check_every` epochs on the running mean; `patience` checks without a better one
     end the training.
+    averaging: is given the running mean before the first step, for whoever teaches with it; it changes in place.
     checkpoint: a file from which a killed training goes on where it was, to the same weights.
     Raises RefSegError if the loss is no longer a number.
     """
@@ -101,6 +103,8 @@ def fit(
         for name, part in parts.items():
             part.load_state_dict(saved.pop(name))
         state = saved
+    if averaging is not None:
+        averaging(average.module)
     with _workers(module, pieces) as pool:
         while state["epoch"] < epochs and state["since"] < patience:
             epoch, started = state["epoch"], time.monotonic()

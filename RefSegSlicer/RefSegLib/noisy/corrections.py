@@ -1,0 +1,146 @@
+"""What training learns from instead of the masks it was given, renewed as the network gets better."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from monai.inferers import sliding_window_inference
+from torch import nn
+
+from RefSegLib.models.spec import SegmenterSpec
+from RefSegLib.noisy import images, pixels
+from RefSegLib.noisy.raters import RatedSample, votes
+from RefSegLib.progress import SILENT, Progress
+from RefSegLib.training.fit import fast_precision
+from RefSegLib.training.uncertainty import mean_probabilities
+
+Level = Literal["pixel", "image", "both"]
+Floats = npt.NDArray[np.float32]
+
+PASSES = 4
+
+
+@dataclass(frozen=True)
+class Correction:
+    """What is believed of one sample. target: (outputs, k, j, i) float16, summing to 1; weight: (k, j, i) float16;
+    disagreement, trust: (raters,), of each whole mask with the network, and how much it counts."""
+
+    target: npt.NDArray[np.float16]
+    weight: npt.NDArray[np.float16]
+    disagreement: Floats
+    trust: Floats
+
+
+def seen_by(module: nn.Module, sample: RatedSample, spec: SegmenterSpec, passes: int = PASSES) -> Floats:
+    """The mean of `passes` predictions of a whole sample: (outputs, k, j, i) float32."""
+    device = next(module.parameters()).device
+
+    def predictor(patches: torch.Tensor) -> torch.Tensor:
+        with fast_precision(device):
+            return mean_probabilities(module, patches, passes=passes)
+
+    with torch.no_grad():
+        found = sliding_window_inference(
+            torch.from_numpy(np.array(sample.image))[None].to(device),
+            spec.patch,
+            4,
+            predictor,
+            overlap=0.25,
+            mode="gaussian",
+            padding_mode="replicate",
+        )
+    return found[0].float().cpu().numpy()
+
+
+def as_given(sample: RatedSample, outputs: int) -> Correction:
+    """The masks as they are: the vote of the raters, everything trusted."""
+    raters = len(sample.given)
+    shape = sample.given.shape[1:]
+    return Correction(
+        votes(sample.given, outputs).astype(np.float16),
+        np.ones(shape, np.float16),
+        np.zeros(raters, np.float32),
+        np.ones(raters, np.float32),
+    )
+
+
+def corrected(
+    module: nn.Module,
+    samples: Sequence[RatedSample],
+    spec: SegmenterSpec,
+    level: Level,
+    progress: Progress = SILENT,
+) -> list[Correction]:
+    """What `module` makes believe of each sample, at the level of pixels, of whole masks, or both.
+
+    pixel: one table of errors for all masks; image: the masks as they are, each weighed as a whole; both: a table of
+    errors for each mask, and a weight.
+    """
+    seen = []
+    for number, sample in enumerate(samples):
+        progress(number / max(len(samples), 1), f"looking at {sample.name}")
+        seen.append(seen_by(module, sample, spec))
+    found = [images.disagreement(s, sample.given) for s, sample in zip(seen, samples, strict=True)]
+    limit = images.limit_of(np.concatenate(found))
+    trust = [images.trust_of(values, limit) for values in found]
+    if level == "image":
+        return [_weighed(*each, spec.outputs) for each in zip(samples, found, trust, strict=True)]
+    targets = _targets(seen, samples, spec.outputs, own_tables=level == "both")
+    return [
+        Correction(
+            target.astype(np.float16),
+            _confidence(target, t if level == "both" else None).astype(np.float16),
+            values,
+            t,
+        )
+        for target, values, t in zip(targets, found, trust, strict=True)
+    ]
+
+
+def _weighed(sample: RatedSample, found: Floats, trust: Floats, outputs: int) -> Correction:
+    share = trust / trust.sum()
+    target = sum(s * votes(labels[None], outputs) for s, labels in zip(share, sample.given, strict=True))
+    weight = np.full(sample.given.shape[1:], trust.max(), np.float16)
+    return Correction(target.astype(np.float16), weight, found, trust)
+
+
+def _confidence(target: Floats, trust: Floats | None) -> Floats:
+    """How much a voxel counts: by how sure its target is, and half by how far its masks are trusted."""
+    sure = target.max(0)
+    return sure if trust is None else sure * (0.5 + 0.5 * trust.max())
+
+
+def _targets(seen: Sequence[Floats], samples: Sequence[RatedSample], outputs: int, *, own_tables: bool) -> list[Floats]:
+    """Targets and tables in turns. own_tables: one for each mask, drawn towards that of all; else the latter alone."""
+    near = [pixels.neighborhood(sample.given, s) for s, sample in zip(seen, samples, strict=True)]
+    first = pixels.first_table(outputs)
+    tables = [np.repeat(first[None], len(sample.given), 0) for sample in samples]
+    for _ in range(pixels.ROUNDS):
+        targets = [
+            pixels.target_of(s, sample.given, table) for s, sample, table in zip(seen, samples, tables, strict=True)
+        ]
+        counts = [pixels.counted(t, sample.given, n) for t, sample, n in zip(targets, samples, near, strict=True)]
+        common = pixels.table_of(sum(c.sum(0) for c in counts), first)
+        tables = [pixels.table_of(c, common) if own_tables else np.repeat(common[None], len(c), 0) for c in counts]
+    return targets
+
+
+def save(folder: Path, corrections: Sequence[Correction]) -> list[Correction]:
+    """The same, their arrays written to a folder and mapped from there, so that large sets fit into memory."""
+    folder.mkdir(parents=True, exist_ok=True)
+    mapped = []
+    for number, one in enumerate(corrections):
+        arrays = []
+        for what in ("target", "weight"):
+            file = folder / f"{number}.{what}.npy"
+            file.unlink(missing_ok=True)  # the old one may still be mapped
+            np.save(file, getattr(one, what))
+            arrays.append(np.load(file, mmap_mode="r"))
+        mapped.append(Correction(*arrays, one.disagreement, one.trust))
+    return mapped

@@ -1,0 +1,121 @@
+"""Training a segmenter on masks some of which are wrong."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+from torch import nn
+
+from RefSegLib.models.spec import SegmenterSpec
+from RefSegLib.noisy.corrections import Correction, Level, as_given, corrected, save
+from RefSegLib.noisy.raters import RatedSample
+from RefSegLib.progress import SILENT, Progress
+from RefSegLib.training.augment import Augmentation, random_looks, random_patch
+from RefSegLib.training.batches import batch_of, steps_of
+from RefSegLib.training.cases import Sample
+from RefSegLib.training.fit import Fit, fast_precision, fit
+from RefSegLib.training.losses import dice_ce
+from RefSegLib.training.segmenter import validation_dice
+
+WARM_UP = 0.2  # share of the epochs that learn the masks as they are: networks learn what is common first
+CHECKS = 20  # times that the masks are looked at anew, as often as the network is validated
+
+
+def train_noisy_segmenter(
+    module: nn.Module,
+    spec: SegmenterSpec,
+    train: Sequence[RatedSample],
+    validation: Sequence[Sample],
+    *,
+    level: Level = "both",
+    epochs: int,
+    seed: int,
+    augmentation: Augmentation = Augmentation(),  # noqa: B008 (a frozen value)
+    checkpoint: Path | None = None,
+    progress: Progress = SILENT,
+) -> Fit:
+    """Dice + cross-entropy, both weighted, on what the running mean of the network believes of the masks.
+
+    For the first WARM_UP of the epochs the masks are taken as they are; afterwards they are looked at anew after each
+    validation, as `corrected` does at `level`. Kept are the weights with the best mean Dice on `validation`, whose
+    masks are taken as they are. Resumed from `checkpoint` the training comes to the same weights: what is believed
+    depends on the running mean alone, and is renewed where checkpoints are written.
+    """
+    device = next(module.parameters()).device
+    every = max(1, epochs // CHECKS)
+    teacher: list[nn.Module] = []
+
+    def loss_of(network: nn.Module, batch: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        images, target, weight = (part.to(device) for part in batch)
+        with fast_precision(device):
+            logits = network(images)
+        return dice_ce(logits, target, weight)
+
+    with TemporaryDirectory(dir=_room(checkpoint), prefix="believed-") as folder:
+        believed = save(Path(folder), [as_given(sample, spec.outputs) for sample in train])
+
+        def batches(epoch: int) -> Iterator[tuple[torch.Tensor, ...]]:
+            nonlocal believed
+            if epoch % every == 0 and epoch >= WARM_UP * epochs:
+                believed = save(Path(folder), corrected(teacher[0], train, spec, level))
+            return believed_batches(train, believed, spec, augmentation, seed)(epoch)
+
+        return fit(
+            module,
+            batches,
+            loss_of,
+            lambda network: validation_dice(network, validation, spec),
+            epochs=epochs,
+            steps=steps_of(train, spec),
+            pieces=batch_of(spec),
+            check_every=every,
+            averaging=teacher.append,
+            checkpoint=checkpoint,
+            progress=progress,
+        )
+
+
+def _room(checkpoint: Path | None) -> Path | None:
+    if checkpoint is None:
+        return None
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    return checkpoint.parent
+
+
+def believed_batches(
+    samples: Sequence[RatedSample],
+    believed: Sequence[Correction],
+    spec: SegmenterSpec,
+    augmentation: Augmentation,
+    seed: int,
+) -> Callable[[int], Iterator[tuple[torch.Tensor, ...]]]:
+    """batches(epoch) as `patch_batches`, the same samples and poses for the same seed: images (n, C, k, j, i), targets
+    (n, outputs, k, j, i) and weights (n, 1, k, j, i), float32."""
+    steps, size, channels = steps_of(samples, spec), batch_of(spec), len(spec.channels)
+
+    def batches(epoch: int) -> Iterator[tuple[torch.Tensor, ...]]:
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+        rounds = math.ceil(steps * size / len(samples))
+        order = torch.cat([torch.randperm(len(samples), generator=generator) for _ in range(rounds)])
+        for step in range(steps):
+            patches = []
+            for index in order[step * size : (step + 1) * size].tolist():
+                one, sample = believed[index], samples[index]
+                # Targets and weights ride along as channels of the image, so that they stay soft.
+                stack = np.concatenate([sample.image, one.target, one.weight[None]]).astype(np.float32)
+                structure = one.target[0] < 0.5
+                patches.append(
+                    random_patch(stack, structure, 2, spec.patch, sample.spacing, augmentation, generator)[0]
+                )
+            stack = torch.stack(patches)
+            target, weight = stack[:, channels:-1], stack[:, -1:]
+            beyond = (1 - target.sum(1, keepdim=True)).clamp(min=0)  # the image: background for sure
+            target = torch.cat([target[:, :1] + beyond, target[:, 1:]], 1)
+            yield random_looks(stack[:, :channels], augmentation, generator), target, weight + beyond
+
+    return batches
