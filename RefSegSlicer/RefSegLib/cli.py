@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from RefSegLib.bootstrap_cli import bootstrap_command
 from RefSegLib.errors import BadInput
 from RefSegLib.jobs import estimates_of
 from RefSegLib.models.importing.files import read_spec
@@ -22,6 +23,7 @@ from RefSegLib.volume.io import case_name, image_files, read_image, write_image,
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(models, name="models")
+app.command("bootstrap")(bootstrap_command)
 app.command("pretrain")(pretrain_command)
 
 # Formats that hold fractions, and formats of flat images.

@@ -1,0 +1,195 @@
+"""A segmenter learns from pseudo labels, labels the images anew, and the next one learns from that."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from RefSegLib.bootstrapping.mask_vae import MaskVae
+from RefSegLib.bootstrapping.selection import agreement, chosen, cleaned, quality
+from RefSegLib.models.networks import build_segmenter
+from RefSegLib.models.spec import SegmenterSpec
+from RefSegLib.progress import SILENT, Progress
+from RefSegLib.training.augment import Augmentation, random_looks, random_patch
+from RefSegLib.training.batches import batch_of
+from RefSegLib.training.fit import Fit, fast_precision, fit
+from RefSegLib.training.losses import dice_ce, one_hot
+from RefSegLib.training.train import started
+
+FLOOR = 0.1  # below which no pixel's weight falls
+SETTLED = 0.98  # mean Dice between the labels of two rounds at which a further one changes nothing
+CHECKS = 8  # of a training, on the pseudo labels of patients that validate
+
+
+@dataclass(frozen=True)
+class RoundSettings:
+    """How the segmenters are trained. selection: leave the worst pseudo labels out; weighting: pixels count by how much
+    they are believed; rounds: at most so many; steps: of each training, from random weights."""
+
+    selection: bool = True
+    weighting: bool = True
+    rounds: int = 3
+    steps: int = 300
+
+
+@dataclass(frozen=True)
+class Pseudo:
+    """Pseudo labels of a set of images, all (n, 1, j, i) float32 in 0..1: labels, 0 or 1; found, the probabilities they
+    were made of; other, a second opinion on them. quality: (n,) in 0..1."""
+
+    labels: torch.Tensor
+    found: torch.Tensor
+    other: torch.Tensor
+    quality: torch.Tensor
+
+
+@dataclass
+class Rounds:
+    """What came of it, an entry per round: the segmenter, how its training went, the labels it learned from, a line of
+    numbers."""
+
+    segmenters: list[nn.Module] = field(default_factory=list)
+    fits: list[Fit] = field(default_factory=list)
+    labels: list[Pseudo] = field(default_factory=list)
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+def pseudo_labels(found: torch.Tensor, vae: MaskVae, parts: int, other: torch.Tensor | None = None) -> Pseudo:
+    """From probabilities (n, 1, j, i) to pseudo labels: thresholded, cleaned, judged.
+
+    other: what was found the round before; without one the second opinion is the mask the VAE draws in its place.
+    """
+    labels = torch.stack([torch.from_numpy(cleaned(one[0].numpy() > 0.5, parts))[None].float() for one in found])
+    with torch.no_grad():
+        other = vae(labels).float() if other is None else other
+    return Pseudo(labels, found, other, quality(labels, other, vae))
+
+
+def weights_of(pseudo: Pseudo) -> torch.Tensor:
+    """How much each pixel's label is to be believed, (n, 1, j, i) in FLOOR..1: its agreement with the second opinion,
+    times how decided the first one was."""
+    sure = (1 - (pseudo.labels - pseudo.other).abs()) * (2 * pseudo.found - 1).abs()
+    return sure.clamp(min=FLOOR)
+
+
+def train_on(
+    spec: SegmenterSpec,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    weights: torch.Tensor,
+    validation: tuple[torch.Tensor, torch.Tensor],
+    *,
+    steps: int,
+    seed: int,
+    checkpoint: Path | None = None,
+    progress: Progress = SILENT,
+) -> tuple[nn.Module, Fit]:
+    """A segmenter from random weights, by noise-weighted Dice (Wang 2021) and cross-entropy on varied pictures.
+
+    images (n, C, j, i), labels and weights (n, 1, j, i). Kept are the weights whose masks of validation[0] agree best
+    with validation[1].
+    """
+    module = started(build_segmenter, spec, seed, None)
+    epoch = math.ceil(steps / CHECKS)
+    pictures = torch.cat([images, weights], 1).unsqueeze(2).numpy()
+    structures = labels[:, :1].numpy().astype(np.uint8)
+
+    def batches(number: int) -> Iterator[tuple[torch.Tensor, ...]]:
+        chance = torch.Generator().manual_seed(seed * 1_000_003 + number)
+        for _ in range(epoch):
+            drawn = torch.randint(len(pictures), (batch_of(spec),), generator=chance).tolist()
+            patches = [
+                random_patch(pictures[n], structures[n], 2, spec.patch, (1, 1, 1), Augmentation(), chance)
+                for n in drawn
+            ]
+            both, targets = (torch.stack(part) for part in zip(*patches, strict=True))
+            yield random_looks(both[:, :-1].contiguous(), Augmentation(), chance), targets, both[:, -1:]
+
+    def loss_of(network: nn.Module, batch: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        shown, targets, weight = batch
+        with fast_precision(shown.device):
+            logits = network(shown)
+        return dice_ce(logits, one_hot(targets, 2), weight.clamp(min=FLOOR))
+
+    def validate(network: nn.Module) -> float:
+        return float(agreement((probabilities(network, validation[0]) > 0.5).float(), validation[1]).mean())
+
+    fitted = fit(
+        module,
+        batches,
+        loss_of,
+        validate,
+        epochs=CHECKS,
+        steps=epoch,
+        pieces=batch_of(spec),
+        checkpoint=checkpoint,
+        progress=progress,
+    )
+    return module, fitted
+
+
+@torch.inference_mode()
+def probabilities(network: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """What a segmenter finds in images (n, C, j, i): (n, 1, j, i) float32 in 0..1."""
+    found = []
+    for some in images.split(32):
+        with fast_precision(images.device):
+            logits = network(some.unsqueeze(2))
+        found.append(logits.float().softmax(1)[:, 1])
+    return torch.cat(found)
+
+
+def bootstrap_rounds(
+    spec: SegmenterSpec,
+    images: torch.Tensor,
+    validates: torch.Tensor,
+    first: torch.Tensor,
+    vae: MaskVae,
+    parts: int,
+    settings: RoundSettings,
+    *,
+    seed: int,
+    folder: Path | None = None,
+    progress: Progress = SILENT,
+) -> Rounds:
+    """Train on the pseudo labels that `first`, probabilities (n, 1, j, i) for images (n, C, j, i), gives; then on those
+    of the segmenter itself, until they settle or settings.rounds are done.
+
+    validates: (n,) bool, whose pseudo labels choose the checkpoint instead of training; parts: of a mask. Each round
+    starts from random weights, with as many steps. folder: checkpoints of a training that goes on after a kill.
+    """
+    pseudo = pseudo_labels(first, vae, parts)
+    done = Rounds()
+    for number in range(settings.rounds):
+        learned = chosen(pseudo.quality, ~validates, settings.selection)
+        judged = chosen(pseudo.quality, validates, settings.selection)
+        weights = weights_of(pseudo) if settings.weighting else torch.ones_like(pseudo.labels)
+        module, fitted = train_on(
+            spec,
+            images[learned],
+            pseudo.labels[learned],
+            weights[learned],
+            (images[judged], pseudo.labels[judged]),
+            steps=settings.steps,
+            seed=seed + number,
+            checkpoint=folder and folder / f"round-{number + 1}.checkpoint",
+            progress=progress.part(number / settings.rounds, (number + 1) / settings.rounds),
+        )
+        after = pseudo_labels(probabilities(module, images), vae, parts, pseudo.found)
+        same = float(agreement(after.labels, pseudo.labels).mean())
+        done.segmenters.append(module)
+        done.fits.append(fitted)
+        done.labels.append(pseudo)
+        done.history.append(
+            {"round": number + 1, "learned": int(learned.sum()), "same": same, "quality": float(pseudo.quality.mean())}
+        )
+        pseudo = after
+        if same > SETTLED:
+            break
+    return done
