@@ -5,7 +5,7 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: install app demo pictures browser test lint bench-hostile bench-inference bench-interaction bench-kill bench-learning bench-reflection bench-latency bench-heartbeat bench-app soak clean
+.PHONY: install app demo pictures browser test lint bench-hostile bench-inference bench-interaction bench-kill bench-learning bench-reflection bench-pretraining bench-latency bench-heartbeat bench-app soak clean
 .DEFAULT_GOAL := install
 
 install: $(STAMP)
@@ -86,6 +86,10 @@ soak: install
 # REFSEG_DATA names the folder with msd_hippocampus and acdc. Under two hours on two cores; goes on where it was stopped.
 bench-learning: install
 	$(PY) Testing/benchmarks/bench_learning.py --tables docs/learning-tables.md
+
+# REFSEG_DATA names the folder with cxr_lung. Under two hours on two cores; goes on where it was stopped.
+bench-pretraining: install
+	OMP_NUM_THREADS=1 $(PY) Testing/benchmarks/bench_pretraining.py --tables docs/pretraining-tables.md
 
 # REFSEG_DATA names the folder with acdc and cxr_lung. Two hours on two cores; goes on where it was stopped.
 bench-reflection: install

@@ -1,0 +1,57 @@
+"""Robust transfer, measured: lungs of JSRT from few labels, pretrained or not, on bad images and in other hospitals.
+
+    python Testing/benchmarks/bench_pretraining.py [--tables docs/pretraining-tables.md] [--seeds 0 1] [--shares 30 10]
+
+Kept in out/bench-pretraining (REFSEG_OUT names another folder than out); goes on where it was stopped, arm by arm and
+within an arm. REFSEG_DATA names the folder with cxr_lung. One process on one core: OMP_NUM_THREADS=1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+import torch
+from pretraining_arms import ARMS, OUT, SHARES, keep, results, run_arm
+from pretraining_tables import tables
+
+
+def main() -> None:
+    """Run every arm that has no line yet, those that say most first, then write the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--tables", type=Path, help="write them here instead of to the terminal")
+    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
+    parser.add_argument("--shares", nargs="+", type=int, choices=SHARES, default=list(SHARES))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--until", metavar="HH:MM", help="begin no arm after this time of day")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    OUT.mkdir(parents=True, exist_ok=True)
+    done = {(row["arm"], row["share"], row["seed"]) for row in results()}
+    jobs = [(arm, share, seed) for seed in options.seeds for share in options.shares for arm in options.arms]
+    for job in jobs:
+        if job in done:
+            continue
+        if options.until and time.strftime("%H:%M") >= options.until:
+            break
+        started = time.monotonic()
+        row = run_arm(*job)
+        keep(row)
+        say(f"{job}: validation {row['validation']:.4f}, {time.monotonic() - started:.0f} s, {row['MB']} MB")
+    text = tables(results())
+    if options.tables:
+        options.tables.write_text(text)
+    else:
+        sys.stdout.write(text)
+
+
+def say(line: str) -> None:
+    """A line with the time."""
+    sys.stdout.write(f"{time.strftime('%H:%M:%S')} {line}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
