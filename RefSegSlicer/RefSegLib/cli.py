@@ -18,6 +18,7 @@ from RefSegLib.models.spec import SegmenterSpec
 from RefSegLib.models.store import ModelStore, ModelVersion
 from RefSegLib.models_cli import Store, load_version, models
 from RefSegLib.pretrain_cli import pretrain_command
+from RefSegLib.recipe_cli import recipe_command
 from RefSegLib.terminal import console, shown_progress, write_report
 from RefSegLib.volume.io import case_name, image_files, read_image, write_image, write_labels
 
@@ -25,6 +26,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 app.add_typer(models, name="models")
 app.command("bootstrap")(bootstrap_command)
 app.command("pretrain")(pretrain_command)
+app.command("recipe")(recipe_command)
 
 # Formats that hold fractions, and formats of flat images.
 FRACTIONS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".tif", ".tiff")
@@ -41,7 +43,14 @@ Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")
 def train(
     spec: Annotated[Path, typer.Option("--spec", help="What the model expects and gives (JSON).")],
     images: Images,
-    labels: Labels,
+    labels: Annotated[
+        list[Path],
+        typer.Option(
+            "--labels",
+            "--masks",
+            help="Folder of masks with the same names; with --noisy repeated, or with a folder for each rater inside.",
+        ),
+    ],
     name: Annotated[str, typer.Option("--name", help="Under which name the new version is stored.")],
     init: Annotated[
         str | None,
@@ -50,6 +59,9 @@ def train(
     reconstruction: Annotated[
         bool, typer.Option("--reconstruction", help="The encoder also learns to draw the image; nothing of it is kept.")
     ] = False,
+    noisy: Annotated[
+        bool, typer.Option("--noisy", help="Masks may be wrong: each is believed as far as the network finds it right.")
+    ] = False,
     epochs: Annotated[int, typer.Option("--epochs", min=1)] = 120,
     seed: Annotated[int, typer.Option("--seed")] = 0,
     store: Store = None,
@@ -57,25 +69,45 @@ def train(
 ) -> None:
     """Train a segmenter and its synthesizer; the new version is active if it is the first of its name."""
     from RefSegLib.pretraining.pretrained import find_pretrained, read_pretrained
-    from RefSegLib.training.cases import pair_cases
-    from RefSegLib.training.train import train as run
 
     place = ModelStore(store)
     wanted = read_spec(spec).model_copy(update={"name": name})
     wanted = SegmenterSpec.model_validate(wanted.model_dump())  # the name has been replaced: check it
     file = None if init is None else find_pretrained(place.home, init)
     start = None if init is None else load_version(place, init) if file is None else read_pretrained(file)
+    if not noisy and len(labels) > 1:
+        raise BadInput("Masks of several raters need --noisy, which weighs them against each other.")
+    if noisy and reconstruction:
+        raise BadInput("--noisy and --reconstruction are two ways to train; choose one.")
+    options = {"init": start, "epochs": epochs, "seed": seed}
     with shown_progress("Training") as progress:
-        cases = pair_cases(images, labels)
-        version = run(
-            wanted, cases, place, init=start, reconstruction=reconstruction, epochs=epochs, seed=seed, progress=progress
-        )
+        if noisy:
+            from RefSegLib.noisy.raters import rated_cases
+            from RefSegLib.noisy.train_noisy import train_noisy
+
+            version = train_noisy(wanted, rated_cases(images, labels), place, progress=progress, **options)
+        else:
+            from RefSegLib.training.cases import pair_cases
+            from RefSegLib.training.train import train as run
+
+            cases = pair_cases(images, labels[0])
+            version = run(wanted, cases, place, reconstruction=reconstruction, progress=progress, **options)
     first = place.versions(name) == [version.version]
     if first:
         place.activate(name, version.version)
     write_report(version.manifest.model_dump(mode="json"), report)
     console.print(f"{name}@{version.version} was trained{' and is active' if first else ''}.")
     console.print_json(json.dumps(version.manifest.scores))
+    if noisy:
+        page = place.home / "reports" / f"{name}-{version.version}" / "report.html"
+        counts = version.manifest.settings
+        console.print(
+            f"{counts['suspected']} of the {counts['masks']} masks it learned from may be wrong; see {page}\n"
+            "The scores are against masks that may be wrong themselves.",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
 
 
 @app.command("train-synthesizer")

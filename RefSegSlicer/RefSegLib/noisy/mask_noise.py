@@ -7,7 +7,7 @@ nobody outlined. Sizes are fractions of the structure's own, so that small and l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -117,9 +117,12 @@ def corrupt(labels: Labels, kind: str, strength: float, rng: np.random.Generator
     return Corrupted(wrong, wrong != labels, kind)
 
 
-def corrupt_some(masks: Mapping[str, Labels], share: float, strength: float, seed: int) -> dict[str, Corrupted]:
+def corrupt_some(
+    masks: Mapping[str, Labels], share: float, strength: float, seed: int, kinds: Sequence[str] | None = None
+) -> dict[str, Corrupted]:
     """`share` of the masks made wrong (rounded to whole masks), each in one way drawn by lot; the others as they are.
 
+    kinds: those to draw from, as often each; by default all of KINDS.
     The same names and seed give the same noise. Raises BadInput for a share outside 0..1, or as `corrupt`.
     """
     if not 0 <= share <= 1:
@@ -127,10 +130,11 @@ def corrupt_some(masks: Mapping[str, Labels], share: float, strength: float, see
     rng = np.random.default_rng(seed)
     names = sorted(masks)
     wrong = set(rng.permutation(names)[: round(share * len(names))].tolist())
-    kinds = rng.permutation([list(KINDS)[n % len(KINDS)] for n in range(len(names))])
+    known = list(kinds or KINDS)
+    drawn = rng.permutation([known[n % len(known)] for n in range(len(names))])
     result = {}
     for number, name in enumerate(names):
         own = np.random.default_rng((seed, number))
         as_it_is = Corrupted(masks[name], np.zeros(masks[name].shape, bool), "")
-        result[name] = corrupt(masks[name], str(kinds[number]), strength, own) if name in wrong else as_it_is
+        result[name] = corrupt(masks[name], str(drawn[number]), strength, own) if name in wrong else as_it_is
     return result

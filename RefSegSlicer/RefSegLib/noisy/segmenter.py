@@ -22,7 +22,7 @@ from RefSegLib.training.fit import Fit, fast_precision, fit
 from RefSegLib.training.losses import dice_ce
 from RefSegLib.training.segmenter import validation_dice
 
-WARM_UP = 0.2  # share of the epochs that learn the masks as they are: networks learn what is common first
+WARM_UP = 0.5  # share of the epochs that learn the masks as they are: networks learn what is common first
 CHECKS = 20  # times that the masks are looked at anew, as often as the network is validated
 
 

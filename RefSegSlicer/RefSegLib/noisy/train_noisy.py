@@ -19,6 +19,7 @@ from RefSegLib.noisy import images, pixels
 from RefSegLib.noisy.corrections import Correction, Level, corrected
 from RefSegLib.noisy.raters import RatedCase, RatedSample, consensus_case, rated_samples
 from RefSegLib.noisy.segmenter import train_noisy_segmenter
+from RefSegLib.pretraining.pretrained import Pretrained
 from RefSegLib.progress import SILENT, Progress
 from RefSegLib.training.augment import Augmentation
 from RefSegLib.training.cases import Sample, by_role, fingerprint
@@ -36,7 +37,7 @@ def train_noisy(
     store: ModelStore,
     *,
     level: Level = "both",
-    init: ModelVersion | None = None,
+    init: ModelVersion | Pretrained | None = None,
     epochs: int,
     seed: int,
     progress: Progress = SILENT,
@@ -59,10 +60,11 @@ def train_noisy(
         "cases": {role: len(some) for role, some in roles.items()},
         "patients": {role: len({case.patient for case in some}) for role, some in roles.items()},
         "raters": len({rater for case in cases for rater in case.masks}),
-        "masks": sum(len(case.masks) for case in cases),
     }
-    parent = f"{init.name}@{init.version}" if init else None
-    recipe = ["noisy", level, spec.model_dump(mode="json"), data["fingerprint"], epochs, seed, parent]
+    before = init if isinstance(init, Pretrained) else None
+    parent = None if init is None or before else f"{init.name}@{init.version}"
+    origin = before.origin if before else parent
+    recipe = ["noisy", level, spec.model_dump(mode="json"), data["fingerprint"], epochs, seed, origin]
     folder = workplace(store, json.dumps(recipe))
     cache = folder / "cache"
     agreed = {role: [consensus_case(case, folder / "consensus") for case in some] for role, some in roles.items()}
@@ -72,7 +74,8 @@ def train_noisy(
         progress(0.05 * number / len(roles["train"]), f"reading {case.name}")
         train += rated_samples(case, spec, cache)
 
-    segmenter = started(build_segmenter, spec, seed, init and init.segmenter())
+    weights = before.weights if before else init and init.segmenter()
+    segmenter = started(build_segmenter, spec, seed, weights, whole=before is not None)
     segmenter_fit = train_noisy_segmenter(
         segmenter,
         spec,
@@ -99,6 +102,8 @@ def train_noisy(
             "augmentation": asdict(Augmentation()),
             "method": "noisy labels",
             "level": level,
+            "pretrained": before and before.about.model_dump(mode="json", exclude={"settings": {"history"}}),
+            "masks": len(suspects),
             "suspected": sum(entry["suspected"] for entry in suspects),
         },
         parent=parent,
@@ -106,7 +111,7 @@ def train_noisy(
         seed=seed,
         folder=folder,
         progress=progress.part(0.8, 1.0),
-        init=init,
+        init=None if before else init,
     )
     report_of(version, segmenter_fit, train, believed, suspects, limit).write(report_folder(store, version))
     return version

@@ -1,0 +1,158 @@
+"""What bench_noisy found, as Markdown."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from noisy_arms import ALL, CLEAN, CO, CO_TOLD, EPOCHS, FILTERS, LEVELS, PLAIN, SINGLE, STRENGTH, T_LOSS, Job, jobs
+
+Found = dict[str, dict[str, Any]]
+ARMS = (CLEAN, PLAIN, T_LOSS, CO, CO_TOLD, *LEVELS)
+COMMAND = "make bench-noisy"
+MISSING = "not measured"
+
+
+def read(file: Path) -> Found:
+    """The results by the key of their arm; a line that was being written when somebody killed it is left out."""
+    found: Found = {}
+    for line in file.read_text().splitlines() if file.exists() else ():
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        found[entry.pop("key")] = entry
+    return found
+
+
+def tables(found: Found) -> str:
+    """Everything that is there; arms that are missing are named."""
+    lines = [_head(found)]
+    seeds = sorted({job.seed for job in jobs() if job.set == "heads"})
+    for seed in seeds:
+        for kinds in ("mixed", "dilation"):
+            lines += _noise(found, kinds, seed)
+    lines += _maps(found)
+    for name, what in (("brains", "Newborns' brains, seven raters"), ("vessels", "Vessels of the retina, two raters")):
+        lines += _raters(found, name, what)
+    left = [job for job in jobs() if job.key not in found]
+    if left:
+        told = "; ".join(f"{job.set} {job.noise:.0%} {job.kinds}, {job.arm}, seed {job.seed}" for job in left)
+        lines += ["", f"Not finished: {told}. `{COMMAND}` goes on there."]
+    return "\n".join(lines) + "\n"
+
+
+def _head(found: Found) -> str:
+    memory = max((one["memory"] for one in found.values()), default=0)
+    spent = sum(one["cpu"] for one in found.values())
+    return f"""# Training on masks that are wrong, measured
+
+`{COMMAND}` writes these tables (one core, one thread; {len(found)} arms, {spent / 60:.0f} minutes of one core, peak
+memory {memory} MB). Arms and roles: `Testing/benchmarks/noisy_arms.py`, pictures: `rater_data.py`. The network (UNet
+{FILTERS}, instance norm, dropout 0.1), its first weights, steps, poses, looks and the choice of the best weights are
+those of `refseg train` and the same for every arm. Masks of validation patients are as wrong as those that train; masks
+of test patients are true. Nobody is told how many masks are wrong, but the arm that says so. Everything was tuned on
+validation patients. Dice in percent, on test patients, mean of images.
+"""
+
+
+def _of(found: Found, *about: Any) -> dict[str, Any] | None:
+    """The result of Job(*about), if it is there."""
+    return found.get(Job(*about).key)
+
+
+def _points(value: float | None) -> str:
+    return MISSING if value is None else f"{100 * value:.1f}"
+
+
+def _noise(found: Found, kinds: str, seed: int) -> list[str]:
+    """Fetal heads: a row an arm, a column a share of wrong masks."""
+    shares = sorted({j.noise for j in jobs() if (j.set, j.kinds, j.seed) == ("heads", kinds, seed) and j.noise})
+    if not shares:
+        return []
+    clean = _of(found, "heads", 0.0, "mixed", CLEAN, seed)
+    some = next((one for one in found.values() if "maps" in one), None)
+    what = (
+        "dilation, erosion, shift, missing parts and border noise, as often each"
+        if kinds == "mixed"
+        else "all of them too wide: noise that leans to one side"
+    )
+    patients = f"{some['patients']['train']} images train, {some['patients']['test']} test" if some else ""
+    lines = [
+        "",
+        f"## Fetal heads (hc18), {kinds} noise{f', seed {seed}' if seed else ''}",
+        "",
+        f"{patients}, 48 x 64 pixels, {EPOCHS['heads']} epochs of 8 steps. Wrong masks: {what}, strength {STRENGTH:g}.",
+        "",
+        "| arm | " + " | ".join(f"{share:.0%} wrong" for share in shares) + " |",
+        "|---|" + "---:|" * len(shares),
+    ]
+    quality = []
+    for share in shares:
+        one = _of(found, "heads", share, kinds, PLAIN, seed)
+        quality.append(MISSING if one is None else _points(one["given"]))
+    lines.append("| *Dice of the masks given* | " + " | ".join(quality) + " |")
+    lines.append(f"| {CLEAN} | " + " | ".join([_points(clean and clean["test"])] * len(shares)) + " |")
+    planned = {j.arm for j in jobs() if (j.set, j.kinds, j.seed) == ("heads", kinds, seed)}
+    for arm in [name for name in ARMS if name in planned and name != CLEAN]:
+        cells = []
+        for share in shares:
+            one = _of(found, "heads", share, kinds, arm, seed)
+            cells.append(_points(one and one["test"]))
+        lines.append(f"| {arm} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def _maps(found: Found) -> list[str]:
+    """How well the noise put in is found."""
+    lines = [
+        "",
+        "## The noise map",
+        "",
+        "Precision / recall of what was changed on purpose, in the masks that train. Pixels, pixel level: one table of",
+        "errors for all masks; pixels, both levels: one for each mask. Peer: where the network of the arm predicts",
+        "something else than the mask. Masks: those suspected as a whole. Last column: Dice of the masks once",
+        "corrected by both levels.",
+        "",
+        "| noise | arm | pixels, pixel level | pixels, both levels | pixels, peer | masks | corrected masks |",
+        "|---|---|---:|---:|---:|---:|---:|",
+    ]
+    for job in jobs():
+        one = found.get(job.key)
+        if one and "maps" in one and job.arm in (PLAIN, *LEVELS):
+            maps = one["maps"]
+            cells = [
+                f"{maps[k]['precision']:.2f} / {maps[k]['recall']:.2f}"
+                for k in ("pixel", "both", "prediction", "image")
+            ]
+            noise = f"{job.noise:.0%} {job.kinds}{f', seed {job.seed}' if job.seed else ''}"
+            lines.append(f"| {noise} | {job.arm} | {' | '.join(cells)} | {_points(maps['both']['masks'])} |")
+    both = _of(found, "heads", 0.5, "mixed", "both")
+    if both:
+        recalls = ", ".join(f"{kind} {v['recall']:.2f}" for kind, v in sorted(both["maps"]["kinds"].items()) if kind)
+        lines += ["", f"Recall by kind of noise at 50 %, both levels: {recalls}."]
+    return lines
+
+
+def _raters(found: Found, name: str, what: str) -> list[str]:
+    lines = [
+        "",
+        f"## {what}",
+        "",
+        "Tested against what most raters say (of two: where both say so). One rater: each image has the mask of one of",
+        "them, drawn by lot. All raters: every image has all masks; plain takes what most say.",
+        "",
+        "| masks | plain | both |",
+        "|---|---:|---:|",
+    ]
+    for who in (SINGLE, ALL):
+        cells = []
+        for arm in (PLAIN, "both"):
+            one = _of(found, name, 1.0, "raters", who + arm)
+            cells.append(_points(one and one["test"]))
+        lines.append(f"| {who.removesuffix(': ')} | {' | '.join(cells)} |")
+    some = next((found[job.key] for job in jobs() if job.set == name and job.key in found), None)
+    if some:
+        lines += ["", f"{some['patients']['train']} images train, {some['patients']['test']} test."]
+    return lines
