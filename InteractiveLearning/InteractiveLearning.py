@@ -257,7 +257,7 @@ class InteractiveLearningWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
         """The case is on the disk."""
         self._parameterNode.patient = ""
         self._over()
-        self._say(_("Accepted and kept. The model learns in the background."))
+        self._say(_("Accepted and kept. It teaches the model or tests it, in the background."))
         self.logic.learning.startLearner(self._parameterNode.model)
         self.worklist.accepted()
 

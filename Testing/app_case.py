@@ -11,6 +11,8 @@ from browser import wait_for_views
 from InteractiveLearningLib.learner import Learner
 from InteractiveLearningLib.learning import LearningSettings
 from InteractiveLearningLib.replay import ReplayStore
+from InteractiveLearningLib.replay_patients import ONE_IN
+from InteractiveLearningLib.service.patients import patient_key
 from RefSegLib.models.networks import build_segmenter, build_synthesizer
 from RefSegLib.models.store import ModelStore
 from RefSegLib.reflection.settings import ReflectionSettings
@@ -38,6 +40,11 @@ def app_store(tmp_path_factory):
     learner.work()
     learner.close()
     return home
+
+
+def a_patient_who_teaches(home):
+    """The id of a patient who is drawn to teach the model, not to test it: one in five tests, by the site's own key."""
+    return next(name for n in range(100) if int(patient_key(home, name := f"patient{n}")[:8], 16) % ONE_IN)
 
 
 @pytest.fixture(scope="module")

@@ -57,7 +57,7 @@ def work(page):
     at_work.told("press Slice is right if it is.")
     picture(page, "app-2-corrected")
     at_work.press("accept")
-    at_work.told("Accepted and kept. The model learns in the background.", "success")
+    at_work.told("Accepted and kept. It teaches the model or tests it, in the background.", "success")
     at_work.tab("learn")
     picture(page, "app-3-learning")
 

@@ -213,7 +213,8 @@ class InteractPanel:
     def _on_accepted(self, _identifier):
         self._workspace.learning.startLearner(self._state.model)
         self._over()
-        self._app.say(_("Accepted and kept. The model learns in the background."), "success")
+        self._app.say(_("Accepted and kept. It teaches the model or tests it, in the background."), "success")
+        self._app.cases.accepted()
 
     def _over(self):
         self._corrections.end()

@@ -10,6 +10,7 @@ import time
 import numpy as np
 import psutil
 import pytest
+from app_case import a_patient_who_teaches
 from app_page import WAIT_MS, AppPage
 from benchmarks.tiny_learning import SPEC
 from browser import picture, wait_for_views
@@ -70,9 +71,9 @@ def test_a_case_is_worked_on_from_its_file_to_a_new_version(at_work, app_store, 
 
     at_work.tab("correct")
     picture(at_work.page, "app-4-corrected")
-    at_work.page.locator(".refseg-patient input").fill("patient8")
+    at_work.page.locator(".refseg-patient input").fill(a_patient_who_teaches(app_store))
     at_work.press("accept")
-    at_work.told("Accepted and kept. The model learns in the background.", "success")
+    at_work.told("Accepted and kept. It teaches the model or tests it, in the background.", "success")
     at_work.tab("learn")
     versions = at_work.page.locator(".refseg-versions tr")
     expect(versions).to_have_count(1 + known + 1, timeout=2 * WAIT_MS)  # with its head
