@@ -235,6 +235,23 @@ def test_pretraining_learns_and_a_killed_one_goes_on_to_the_same_weights(method,
     assert kept == set(whole.kept())
 
 
+@pytest.mark.parametrize("method", ["tiles", "masked"])
+def test_pretraining_learns_in_three_dimensions(method):
+    spec = disk_spec(3, "dynunet", channels=("a", "b", "c"))
+    both = [
+        [
+            Sample(s.name, np.concatenate([s.image] * 3), s.labels, s.spacing)
+            for s in (sample(seed, spec) for seed in some)
+        ]
+        for some in (range(4), range(20, 22))
+    ]
+    module, fitted, kept = learn(spec, *both, method=method, epochs=2, seed=0)
+    assert fitted.history[-1]["score"] > fitted.history[0]["score"]
+    weights = {name: value.numpy() for name, value in module.network.state_dict().items() if name in kept}
+    begun = started(build_segmenter, spec, 0, weights, whole=True).state_dict()
+    assert all(torch.equal(begun[name], torch.from_numpy(value)) for name, value in weights.items())
+
+
 def test_a_training_starts_from_what_was_pretrained_and_stores_no_branch(disk_folders, tmp_path):
     spec, store = disk_spec(), ModelStore(tmp_path / "home")
     images, labels = disk_folders

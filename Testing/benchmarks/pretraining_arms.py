@@ -13,7 +13,6 @@ import json
 import os
 import resource
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -166,30 +165,28 @@ def run_arm(name: str, share: int, seed: int) -> dict[str, Any]:
 
 def tested(segmenter: torch.nn.Module, role: Role, severities: tuple[int, ...] = (1, 2, 3, 4, 5)) -> dict[str, float]:
     """Mean Dice on JSRT patients of a role: "clean", and "<corruption> <severity>" for all of them."""
-    everyone = pictures("JSRT", role)
-    found = {"clean": mean_dice(segmenter, everyone)}
+    found = {"clean": mean_dice(segmenter, pictures("JSRT", role))}
     for name in ALL:
         for severity in severities:
-            found[f"{name} {severity}"] = mean_dice(segmenter, everyone, lambda p, n, a=(name, severity): bad(p, *a, n))
+            found[f"{name} {severity}"] = mean_dice(segmenter, bad(role, name, severity))
     return found
 
 
-def bad(picture: Picture, name: str, severity: int, seed: int) -> Picture:
-    """An X-ray corrupted; its mask moves where the corruption moves what is seen."""
-    image, mask = corrupt(picture.image, name, severity, seed), moved(picture.mask, name, severity, seed)
-    return Picture(picture.name, image, mask)
+@lru_cache(maxsize=len(ALL) * 5)
+def bad(role: Role, name: str, severity: int) -> tuple[Picture, ...]:
+    """The X-rays of JSRT of a role corrupted; a mask moves where the corruption moves what is seen."""
+    return tuple(
+        Picture(p.name, corrupt(p.image, name, severity, number), moved(p.mask, name, severity, number))
+        for number, p in enumerate(pictures("JSRT", role))
+    )
 
 
 @torch.inference_mode()
-def mean_dice(
-    segmenter: torch.nn.Module,
-    everyone: tuple[Picture, ...],
-    change: Callable[[Picture, int], Picture] = lambda picture, number: picture,
-) -> float:
-    """The mean Dice over X-rays, each first changed by (X-ray, its number)."""
+def mean_dice(segmenter: torch.nn.Module, everyone: tuple[Picture, ...]) -> float:
+    """The mean Dice over X-rays."""
     scores = []
     for start in range(0, len(everyone), 32):
-        some = [change(p, start + n) for n, p in enumerate(everyone[start : start + 32])]
+        some = everyone[start : start + 32]
         images = torch.from_numpy(np.stack([sample_of(p).image for p in some]))
         with fast_precision(torch.device("cpu")):
             masks = segmenter(images).argmax(1)[:, 0].bool().numpy()
