@@ -1,11 +1,13 @@
 """A person at the browser workspace: what they press, where they click, what they are told."""
 
+import io
 import re
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from browser import picture
+from PIL import Image
 from playwright.sync_api import expect
 
 WAIT_MS = 60_000
@@ -83,6 +85,45 @@ class AppPage:
             self.page.mouse.move(*place, steps=5)
         self.page.wait_for_timeout(90)
         self.page.mouse.up()
+
+    def choose(self, name, text):
+        """Choose an entry of a selector."""
+        self.page.locator(f".refseg-{name} .v-field").click()
+        self.page.locator(".v-overlay--active .v-list-item").get_by_text(text, exact=True).click()
+
+    def fill(self, name, text):
+        """Write into a field."""
+        self.page.locator(f".refseg-{name} input").fill(str(text))
+
+    def offset(self, view):
+        """Where the slice of a view is, in mm (R, A or S, or their opposites, as its slider counts)."""
+        return float(self.of_view(".v-slider-thumb", view).get_attribute("aria-valuenow"))
+
+    def until_offset(self, view, there, seconds=60):
+        """Until the slice of a view is somewhere. there: from mm to a truth."""
+        for _ in range(10 * seconds):
+            if there(self.offset(view)):
+                return
+            self.page.wait_for_timeout(100)
+        raise AssertionError(f"the {view} slice is at {self.offset(view)} mm")
+
+    def pixels(self, view):
+        """What a view shows now: (rows, columns, RGB), 0..255."""
+        shown = Image.open(io.BytesIO(self.of_view("img", view).screenshot())).convert("RGB")
+        return np.asarray(shown).astype(int)
+
+    def of_view(self, selector, view):
+        """The one of the elements that lies in a view."""
+        boxes = [element.bounding_box() for element in self.page.locator(".refseg-views img").all()]
+        box = sorted(boxes, key=lambda found: (found["x"], found["y"]))[VIEWS[view]]
+
+        def inside(element):
+            place = element.bounding_box()
+            x, y = place["x"] + place["width"] / 2, place["y"] + place["height"] / 2
+            return 0 <= x - box["x"] <= box["width"] and 0 <= y - box["y"] <= box["height"]
+
+        (found,) = filter(inside, self.page.locator(f".refseg-views {selector}").all())
+        return found
 
     def save(self, name, folder) -> Path:
         """Download a file with one of the buttons of the panel Save; that panel is shown."""

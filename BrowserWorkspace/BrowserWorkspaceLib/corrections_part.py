@@ -17,6 +17,7 @@ class CorrectionsPart:
     def __init__(self, app):
         self._app, self._state, self._workspace = app, app.state, app.workspace
         self._editor = app.slicer_app.segmentation_editor
+        self._last = None  # name of what was said last
         self._drawing = DrawingPart(app, self._do)
         self._limits = LimitsPart(app, self._do)
         self._guidance = GuidancePart(app, self._do)
@@ -103,6 +104,9 @@ class CorrectionsPart:
         for part in (self._limits, self._drawing, self._guidance):
             part.update(locked)
         undo, redo = workspace.undoName, workspace.redoName
+        if undo != self._last and state.notice_kind == "error":
+            state.notice = ""  # what could not be done is no news any more once something else was
+        self._last = undo
         state.undo_title = _("Undo {what}").format(what=undo)
         state.redo_title = _("Redo {what}").format(what=redo)
         state.undo_why = "" if undo else _("There is nothing to undo.")

@@ -60,13 +60,7 @@ class Opening:
         self._check()
         if not str(path).strip():
             raise BadInput(_("Write the folder of the DICOM files as this computer knows it."))
-        place = Path(str(path).strip()).expanduser()
-        if below is not None:
-            place = (Path(below) / place).resolve()
-            if not place.is_relative_to(Path(below).resolve()):
-                raise BadInput(_("Only folders below {folder} can be opened here.").format(folder=below))
-        if not place.is_dir():
-            raise BadInput(_("There is no folder '{path}' on this computer.").format(path=place))
+        place = folder_below(path, below)
         self._read(place, place.name, series.strip() or None)
 
     def sample(self) -> None:
@@ -132,6 +126,19 @@ class Opening:
         folder, self._folder, self._job = self._folder, None, None
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def folder_below(path, below=None) -> Path:
+    """A folder of this computer that people have named. below: the only folder whose folders they may open, None: any.
+    Raises BadInput if there is none."""
+    place = Path(str(path).strip()).expanduser()
+    if below is not None:
+        place = (Path(below) / place).resolve()
+        if not place.is_relative_to(Path(below).resolve()):
+            raise BadInput(_("Only folders below {folder} can be opened here.").format(folder=below))
+    if not place.is_dir():
+        raise BadInput(_("There is no folder '{path}' on this computer.").format(path=place))
+    return place
 
 
 def _name(path) -> str:

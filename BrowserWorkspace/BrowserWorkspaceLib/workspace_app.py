@@ -18,6 +18,7 @@ from trame_slicer.core import SlicerApp
 from trame_slicer.rca_view import register_rca_factories
 
 from BrowserWorkspaceLib import platform
+from BrowserWorkspaceLib.cases_panel import CasesPanel
 from BrowserWorkspaceLib.double_clicks import DoubleClicks
 from BrowserWorkspaceLib.image_panel import ImagePanel
 from BrowserWorkspaceLib.interact_panel import InteractPanel
@@ -45,7 +46,7 @@ class WorkspaceApp(TrameApp):
         super().__init__(server)
         self.server.enable_module(trame_slicer_module)
         self.home, self.folder, self.images = Path(home), Path(folder), images
-        self.signed_in = token is not None
+        self.token, self.signed_in = token, token is not None
         self.changed = Signal()
         self.volume_node = self.segmentation_node = None
         self.slicer_app = SlicerApp()
@@ -67,8 +68,15 @@ class WorkspaceApp(TrameApp):
         self._use(LocalService(self.home, token=token))
         self.segmenting = SegmentPanel(self)
         self.correcting = InteractPanel(self)
-        others = LearnPanel(self), SavePanel(self)
-        self.panels = ImagePanel(self), self.segmenting, self.correcting, *others
+        self.cases = CasesPanel(self)
+        self.panels = (
+            ImagePanel(self),
+            self.cases,
+            self.segmenting,
+            self.correcting,
+            LearnPanel(self),
+            SavePanel(self),
+        )
         self._ui = WorkspaceUI(self, self.panels)
         self.editor.set_ui(self._ui.editor)
         self._ui.load.on_load_volume.connect(self._on_upload)
@@ -99,12 +107,12 @@ class WorkspaceApp(TrameApp):
         """Open a head of the demonstration."""
         self.guarded(lambda: self._leave() or self.opening.sample())
 
-    def show(self, volume_node, segmentation_node=None) -> None:
+    def show(self, volume_node, segmentation_node=None, keep=()) -> None:
         """Work on a volume node, and a segmentation node of it (None: a new one), from now on. Both are in the scene;
-        whatever images and masks were worked on before leave it."""
+        whatever images and masks were worked on before leave it, but for those in `keep`."""
         for name in ("vtkMRMLScalarVolumeNode", "vtkMRMLSegmentationNode"):
             for node in list(self.scene.GetNodesByClass(name)):
-                if node not in (volume_node, segmentation_node):
+                if node not in (volume_node, segmentation_node, *keep):
                     self._remove(node)
         self.segmentation.before.forget()
         self.volume_node = volume_node
@@ -142,6 +150,12 @@ class WorkspaceApp(TrameApp):
     def opened_reason(self) -> str:
         """Why nothing can be done with the image; empty if one is open."""
         return "" if self.volume_node is not None else _("Open an image first.")
+
+    def leaving_reason(self) -> str:
+        """Why what is open cannot be left now; empty if it can."""
+        if self.workspace.session is not None or self.workspace.turns.busy:
+            return _("A session is open. Accept it, or end it, first.")
+        return _("Segmenting. Press Cancel to stop.") if self.segmenting.busy else ""
 
     def restored(self, volume_node, segmentation_node, chosen=None) -> None:
         """What was worked on before is in the scene again. chosen: what `chosen` was then."""
@@ -219,10 +233,9 @@ class WorkspaceApp(TrameApp):
 
     def _leave(self):
         """Raise BadInput if what is open cannot be left now."""
-        if self.workspace.session is not None or self.workspace.turns.busy:
-            raise BadInput(_("A session is open. Accept it, or end it, first."))
-        if self.segmenting.busy:
-            raise BadInput(_("Segmenting. Press Cancel to stop."))
+        reason = self.leaving_reason()
+        if reason:
+            raise BadInput(reason)
 
     def _watch(self, node):
         """Hear of whatever happens to the segments; one stroke tells of itself several times."""

@@ -1,6 +1,7 @@
 """The engine service of this computer: started by whoever needs it first, shared, ended when nobody needs it.
 
 home/service/local.json      where it is, written by the service itself once it answers, for this user alone
+home/service/served.json     where a service for users with accounts is, which does not end by itself
 home/service/starting.lock   held by a program that is starting it; the operating system frees it
 home/service/serve.log       what it wrote; the one before: serve.log.1
 """
@@ -117,7 +118,13 @@ class LocalService:
         if client is None or about != self._about:
             try:
                 token = str(about["token"]) if self._token is None else self._token
-                client = Client(str(about["url"]), token, timeout=HELLO_SECONDS, patience=PATIENCE_SECONDS)
+                client = Client(
+                    str(about["url"]),
+                    token,
+                    certificate=Path(about["certificate"]) if about.get("certificate") else None,
+                    timeout=HELLO_SECONDS,
+                    patience=PATIENCE_SECONDS,
+                )
             except (RefSegError, KeyError):
                 return None
         try:
@@ -134,11 +141,13 @@ class LocalService:
         return client
 
     def _told(self) -> dict[str, Any] | None:
-        try:
-            about = json.loads((self._folder / "local.json").read_bytes())
-        except (OSError, ValueError):
-            return None
-        return about if isinstance(about, dict) else None
+        # Only a user of theirs can do anything at a service for users.
+        for name in ("local.json",) if self._token is None else ("local.json", "served.json"):
+            with suppress(OSError, ValueError):
+                about = json.loads((self._folder / name).read_bytes())
+                if isinstance(about, dict):
+                    return about
+        return None
 
     def _start(self, progress: Progress) -> Client:
         """Start it, unless somebody else is doing so just now; then wait for theirs."""

@@ -110,8 +110,9 @@ def serve(
     with contextlib.ExitStack() as stack:
         stack.callback(lock.release)
         end_left_over(home)
-        told = folder / "local.json"
-        told.unlink(missing_ok=True)
+        for name in ("local.json", "served.json"):  # of one that was killed
+            (folder / name).unlink(missing_ok=True)
+        told = folder / ("local.json" if local else "served.json")
         listening = stack.enter_context(listening_at(host, port))
         token = secrets.token_urlsafe(32) if local else None
         where, workers = _executor(executor, home, device)
@@ -122,10 +123,11 @@ def serve(
         _end_on_signals(server, service)
         scheme = "https" if certificate else "http"
         url = f"{scheme}://{shown_address(listening)}"
+        about = {"url": url, "token": token, "pid": os.getpid(), "api": [API]}
+        about["certificate"] = None if certificate is None else str(certificate.resolve())
+        stack.callback(lambda: told.unlink(missing_ok=True))
+        threading.Thread(target=_announce, args=(server, told, about), daemon=True).start()
         if local:
-            stack.callback(lambda: told.unlink(missing_ok=True))
-            about = {"url": url, "token": token, "pid": os.getpid(), "api": [API]}
-            threading.Thread(target=_announce, args=(server, told, about), daemon=True).start()
             threading.Thread(target=_end_when_unneeded, args=(server, service), daemon=True).start()
         console.print(f"RefSeg serves the store {home} at {url}", highlight=False, soft_wrap=True)
         server.run(sockets=[listening])
