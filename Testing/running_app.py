@@ -71,9 +71,17 @@ class RunningApp:
     def end(self) -> None:
         """As a person would; nothing of it is left."""
         family = psutil.Process(self.process.pid).children(recursive=True) if self.process.poll() is None else []
-        workers = [process for process in family if "BrowserWorkspaceLib.child" in process.cmdline()]
+        workers = [process for process in family if _is_child(process)]
         self.process.terminate()
         self.process.wait(timeout=60)
         self._out.close()
         for process in workers:
             assert not process.is_running(), "a child was left behind"
+
+
+def _is_child(process: psutil.Process) -> bool:
+    """Whether a process works for a user; one that has just ended does not."""
+    try:
+        return "BrowserWorkspaceLib.child" in process.cmdline()
+    except psutil.Error:
+        return False

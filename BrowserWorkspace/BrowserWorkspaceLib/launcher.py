@@ -36,6 +36,7 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
+SESSION = "/paraview/"  # trame's own address for it
 SAFE_METHODS = ("GET", "HEAD")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -66,6 +67,7 @@ class Launcher:
         self.app.on_response_prepare.append(_add_headers)
         self.app.router.add_post(pages.SIGN_IN, self._sign_in)
         self.app.router.add_post("/-/sign-out", self._sign_out)
+        self.app.router.add_post(SESSION, self._where)
         self.app.router.add_get("/-/workspace", self._workspace)
         self.app.router.add_get("/-/watch.js", self._watch)
         self.app.router.add_route("*", "/{path:.*}", self._pass)
@@ -145,6 +147,11 @@ class Launcher:
         answer.del_cookie(name, path="/")
         await self._close_sockets(request.cookies[name])
         return _plain(answer)
+
+    async def _where(self, request: web.Request) -> web.Response:
+        """Where a page's websocket is. Pages of trame ask that first, and the process itself would refuse it."""
+        scheme = "ws" if self.certificate is None else "wss"
+        return web.json_response({"sessionURL": f"{scheme}://{request.host}/ws"})
 
     async def _workspace(self, request: web.Request) -> web.StreamResponse:
         """Which process is at work for this user, so that a page learns that its own has ended."""

@@ -1,24 +1,26 @@
-"""Masks and the report as files for the browser.
+"""Masks, the report and a session's log as files for the browser.
 
 A .seg.nrrd is written by Slicer's own storage, with all that segments carry: what was said about them, too. NIfTI holds
-the numbers alone, one for each segment; the report tells which is which.
+the numbers alone, one for each segment; the report tells which is which. Nodes are read at once, and all else is done
+in threads.
 """
 
 import asyncio
+import json
 import tempfile
 from html import escape
 from pathlib import Path
 
 import numpy as np
-import slicer
 from InteractiveLearningSlicerLib import segments
-from RefSegLib.errors import BadInput
+from RefSegLib.errors import RefSegError
 from RefSegLib.volume.volume import LabelMap
 from RefSegSlicerLib import masks, mrml, provenance, words
 from RefSegSlicerLib.translation import tr as _
 from trame.widgets import html
-from trame.widgets.vuetify3 import VBtn
+from trame.widgets.vuetify3 import VBtn, VProgressLinear
 
+from BrowserWorkspaceLib import segmentation_file, snapshot
 from BrowserWorkspaceLib.widgets import heading, quoted
 
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>
@@ -30,11 +32,11 @@ PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</t
 class SavePanel:
     """app: WorkspaceApp."""
 
-    key, title, tip = "save", _("Save"), _("Download the masks and the report.")
+    key, title, tip = "save", _("Save"), _("Download the masks, the report, and the log of a session.")
 
     def __init__(self, app):
         self._app, self._state = app, app.state
-        self._state.update({"save_why": "", "save_name": "image"})
+        self._state.update({"save_why": "", "log_why": "", "save_name": "image", "saving": False})
         self.update()
 
     def build(self):
@@ -44,14 +46,15 @@ class SavePanel:
             classes="text-body-2 mb-2",
         )
         heading(_("Download"))
-        for name, text, tip, icon, suffix, make in (
+        for name, text, tip, icon, suffix, make, why in (
             (
                 "seg",
                 _("Masks for Slicer (.seg.nrrd)"),
                 _("With names, colors and all that was said about them."),
                 "cube",
                 ".seg.nrrd",
-                self.seg,
+                seg,
+                "save_why",
             ),
             (
                 "nifti",
@@ -59,7 +62,8 @@ class SavePanel:
                 _("Numbers alone; the report tells what they mean."),
                 "grid",
                 ".nii.gz",
-                self.nifti,
+                nifti,
+                "save_why",
             ),
             (
                 "report",
@@ -67,61 +71,36 @@ class SavePanel:
                 _("Volumes, quality, and how the masks came about."),
                 "file-document",
                 " report.html",
-                self.report,
+                report,
+                "save_why",
+            ),
+            (
+                "log",
+                _("Session log (.json)"),
+                _("Everything that happened in the session, in its order, for an audit."),
+                "text-box",
+                " session.json",
+                lambda *_nodes: log(self._app.workspace.session),
+                "log_why",
             ),
         ):
             trigger = self._app.ctrl.trigger_name(self._guarded(make))
-            download = f"utils.download(save_name + {quoted(suffix)}, trigger('{trigger}'), 'application/octet-stream')"
-            with html.Div(title=(f"save_why || {quoted(tip)}",), classes="mb-2"):
+            # What could not be made was told, and is no file.
+            download = (
+                f"trigger('{trigger}').then((made) => made && "
+                f"utils.download(save_name + {quoted(suffix)}, made, 'application/octet-stream'))"
+            )
+            with html.Div(title=(f"{why} || {quoted(tip)}",), classes="mb-2"):
                 VBtn(
                     text=text,
                     prepend_icon=f"mdi-{icon}-outline",
                     variant="tonal",
                     block=True,
-                    disabled=("!!save_why",),
+                    disabled=(f"!!{why} || saving",),
                     click=download,
                     classes=f"refseg-save-{name}",
                 )
-
-    async def seg(self) -> bytes:
-        """The segmentation as Slicer writes it."""
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "masks.seg.nrrd"
-            write_segmentation(self._app.segmentation_node, path)
-            return path.read_bytes()
-
-    async def nifti(self) -> bytes:
-        """All segments in one image of numbers, see `numbers`."""
-        node, volume = self._app.segmentation_node, self._app.volume_node
-        values = numbers(node)
-        parts = segments.snapshot(node, volume, values)
-        grid = mrml.worldGrid(volume)
-        return await asyncio.to_thread(_nifti, parts, grid)
-
-    async def report(self) -> bytes:
-        """What the masks are, for people."""
-        node, volume = self._app.segmentation_node, self._app.volume_node
-        values = numbers(node)
-        parts = segments.snapshot(node, volume, values)
-        milliliter = float(np.prod(mrml.worldGrid(volume).spacing)) / 1000
-        counts = await asyncio.to_thread(lambda: [part.count() for part in parts])
-        rows = [
-            (
-                values[identifier],
-                node.GetSegmentation().GetSegment(identifier).GetName(),
-                f"{count * milliliter:.2f} ml",
-            )
-            for identifier, count in zip(values, counts, strict=True)
-        ]
-        cells = "".join(f"<tr>{''.join(f'<td>{escape(str(cell))}</td>' for cell in line)}</tr>" for line in rows)
-        body = f"<h2>{escape(_('Masks as they are now'))}</h2><table>{cells}</table>"
-        done = provenance.stamped(node)
-        if done:
-            changed = masks.changedSegments(node.GetSegmentation())
-            body += f"<h2>{escape(_('As they were found'))}</h2>{words.table(done.get('found') or {}, changed)}"
-            body += f"<h2>{escape(_('How they were made'))}</h2>{words.whatWasDone(done)}"
-        title, warning = escape(volume.GetName()), escape(_("Not for diagnostic use."))
-        return PAGE.format(title=title, body=body, warning=warning).encode()
+        VProgressLinear(v_if=("saving",), indeterminate=True, color="primary")
 
     def poll(self):
         """Nothing happens by itself."""
@@ -137,6 +116,8 @@ class SavePanel:
         if not reason and not node.GetSegmentation().GetNumberOfSegments():
             reason = _("There are no segments yet.")
         self._state.save_why = reason
+        running = self._app.workspace.session is not None
+        self._state.log_why = "" if running else _("No session is open. Start one in Correct.")
 
     def chosen(self) -> dict:
         """Nothing is selected here."""
@@ -150,22 +131,68 @@ class SavePanel:
 
     def _guarded(self, make):
         async def made():
+            with self._state:
+                self._state.saving = True
             try:
-                return self._app.server.protocol.addAttachment(await make())
-            except Exception as error:
-                with self._state:
-                    self._app.failed(error)
+                return self._app.server.protocol.addAttachment(
+                    await make(self._app.volume_node, self._app.segmentation_node)
+                )
+            except RefSegError as error:
+                self._app.failed(error)
+            except OSError as error:
+                text = _("The file could not be made: {reason}.")
+                self._app.failed(RefSegError(text.format(reason=error.strerror or error)))
+            except Exception:  # into the log
+                self._app.failed(RefSegError(_("This did not work, by a fault of the program; its log says more.")))
                 raise
+            finally:
+                with self._state:
+                    self._state.saving = False
 
         return made
 
 
-def write_segmentation(node, path) -> None:
-    """Write a segmentation node as .seg.nrrd, every tag of its segments with it. Raises BadInput if it cannot be."""
-    storage = slicer.vtkMRMLSegmentationStorageNode()
-    storage.SetFileName(str(path))
-    if not storage.WriteData(node):
-        raise BadInput(_("The masks could not be written."))
+async def seg(volume_node, segmentation_node) -> bytes:
+    """The segmentation as Slicer writes it: a .seg.nrrd. Raises BadInput under a transform that bends."""
+    taken = snapshot.take(volume_node, segmentation_node)
+    return await asyncio.to_thread(segmentation_file.write, taken)
+
+
+async def nifti(volume_node, segmentation_node) -> bytes:
+    """All segments in one image of numbers, see `numbers`: a .nii.gz where the volume lies in the patient.
+
+    Raises BadInput under a transform that bends or shears.
+    """
+    grid = mrml.worldGrid(volume_node)
+    parts = segments.snapshot(segmentation_node, volume_node, numbers(segmentation_node))
+    return await asyncio.to_thread(_nifti, parts, grid)
+
+
+async def report(volume_node, segmentation_node) -> bytes:
+    """What the masks are, for people: HTML. Raises BadInput as `nifti` does."""
+    values, node, volume = numbers(segmentation_node), segmentation_node, volume_node
+    names = [node.GetSegmentation().GetSegment(identifier).GetName() for identifier in values]
+    parts = segments.snapshot(node, volume, values)
+    milliliter = float(np.prod(mrml.worldGrid(volume).spacing)) / 1000
+    done, changed = provenance.stamped(node), masks.changedSegments(node.GetSegmentation())
+    title = volume.GetName()
+    counts = await asyncio.to_thread(lambda: [part.count() for part in parts])
+    rows = [
+        (value, name, f"{count * milliliter:.2f} ml")
+        for value, name, count in zip(values.values(), names, counts, strict=True)
+    ]
+    cells = "".join(f"<tr>{''.join(f'<td>{escape(str(cell))}</td>' for cell in line)}</tr>" for line in rows)
+    body = f"<h2>{escape(_('Masks as they are now'))}</h2><table>{cells}</table>"
+    if done:
+        body += f"<h2>{escape(_('As they were found'))}</h2>{words.table(done.get('found') or {}, changed)}"
+        body += f"<h2>{escape(_('How they were made'))}</h2>{words.whatWasDone(done)}"
+    title, warning = escape(title), escape(_("Not for diagnostic use."))
+    return PAGE.format(title=title, body=body, warning=warning).encode()
+
+
+async def log(session) -> bytes:
+    """What happened in a session, as JSON. Raises RefSegError if its service does not answer."""
+    return await asyncio.to_thread(lambda: json.dumps(session.export_log(), indent=1).encode())
 
 
 def numbers(node) -> dict[str, int]:

@@ -6,6 +6,7 @@ from RefSegSlicerLib.translation import tr as _
 from trame.widgets import html
 from trame.widgets.vuetify3 import VProgressLinear, VSelect, VSwitch
 
+from BrowserWorkspaceLib.region_part import RegionPart
 from BrowserWorkspaceLib.result_part import ResultPart
 from BrowserWorkspaceLib.widgets import action, heading, row
 
@@ -18,7 +19,7 @@ class SegmentPanel:
     def __init__(self, app):
         self._app, self._state = app, app.state
         self._job = self._left = None
-        self._result = ResultPart(app)
+        self._region, self._result = RegionPart(app), ResultPart(app)
         app.workspace.catalog.changed.connect(self._on_models)
         self._state.update(
             {
@@ -69,6 +70,7 @@ class SegmentPanel:
                 disabled=("segment_running || !!model_mute",),
                 classes="refseg-reflect",
             )
+        self._region.build()
         with row():
             action(
                 _("Segment"),
@@ -101,6 +103,7 @@ class SegmentPanel:
                 app.volume_node,
                 self._state.model,
                 reflect=None if self._state.reflect else False,
+                region=self._region.chosen_region(),
                 outputNode=app.segmentation_node,
             )
             self._job, self._left = job, TimeLeft()
@@ -120,11 +123,13 @@ class SegmentPanel:
 
     def poll(self):
         """Let in what the thread has found."""
+        self._region.poll()
         if self._job is not None:
             self._job.poll()
 
     def shown(self):
         """Another volume is worked on."""
+        self._region.shown()
         self._result.shown()
 
     def update(self):
@@ -139,6 +144,7 @@ class SegmentPanel:
             what = model.description or ", ".join(label.name for label in model.labels)
             state.model_about = _("{what} (version {version})").format(what=what, version=model.version)
         state.reflect_why = words.aboutReflection(model)
+        self._region.update()
 
     def settled(self):
         """Segments have changed."""
@@ -146,12 +152,13 @@ class SegmentPanel:
 
     def chosen(self) -> dict:
         """What is selected here."""
-        return {"model": self._state.model, "reflect": self._state.reflect}
+        return {"model": self._state.model, "reflect": self._state.reflect} | self._region.chosen()
 
     def restore(self, chosen):
         """Select what `chosen` told."""
         self._state.model = chosen.get("model") or self._state.model
         self._state.reflect = bool(chosen.get("reflect", True))
+        self._region.restore(chosen)
 
     def close(self):
         """Leave nothing behind."""

@@ -42,8 +42,8 @@ def take(volume_node, segmentation_node) -> Snapshot:
     about = {"volume": _volume(volume_node), "segmentation": None}
     voxels, layers, header = slicer.util.arrayFromVolume(volume_node), [], b""
     if segmentation_node is not None:
-        about["segmentation"], layers = _segmentation(segmentation_node)
-        header = _header(segmentation_node.GetSegmentation())
+        about["segmentation"], layers = take_segmentation(segmentation_node)
+        header = header_of(segmentation_node.GetSegmentation())
     return Snapshot(about, voxels, layers, header)
 
 
@@ -53,7 +53,15 @@ def put_back(scene, taken: Snapshot, header: Path):
     volume_node = _new_volume(scene, taken.about["volume"], taken.volume)
     if taken.about["segmentation"] is None:
         return volume_node, None
-    return volume_node, _new_segmentation(scene, taken.about["segmentation"], taken.layers, header, volume_node)
+    return volume_node, put_segmentation_back(scene, taken, header, volume_node)
+
+
+def put_segmentation_back(scene, taken: Snapshot, header: Path, volume_node):
+    """A segmentation node of a volume node with the segments that were taken, added to a scene. header: see put_back.
+
+    Raises RefSegError if the header cannot be read.
+    """
+    return _new_segmentation(scene, taken.about["segmentation"], taken.layers, header, volume_node)
 
 
 def draw_over_image(segmentation_node) -> None:
@@ -91,7 +99,8 @@ def _new_volume(scene, about: dict, voxels):
     return node
 
 
-def _segmentation(node) -> tuple[dict, list]:
+def take_segmentation(node) -> tuple[dict, list]:
+    """What a Snapshot's `about` tells of a segmentation node, and its `layers`."""
     segmentation, display = node.GetSegmentation(), node.GetDisplayNode()
     identifiers = list(segmentation.GetSegmentIDs())
     layers, numbers, segments = [], {}, []
@@ -159,16 +168,17 @@ def _new_segmentation(scene, about: dict, arrays, header: Path, volume_node):
     return node
 
 
-def _header(segmentation) -> bytes:
+def header_of(segmentation) -> bytes:
     """All about segments but their voxels, as Slicer writes it."""
     bare = slicer.vtkMRMLSegmentationNode()
-    one = mrml.orientedImage(np.zeros((1, 1, 1), np.uint8), mrml.Grid((1, 1, 1)))
+    few = mrml.orientedImage(np.zeros((2, 2, 2), np.uint8), mrml.Grid((2, 2, 2)))  # of one, Slicer's reader crashes
     for identifier in segmentation.GetSegmentIDs():
         segment = slicer.vtkSegment()
         segment.DeepCopyMetadata(segmentation.GetSegment(identifier))
-        segment.AddRepresentation(mrml.REPRESENTATION, one)
+        segment.AddRepresentation(mrml.REPRESENTATION, few)
         bare.GetSegmentation().AddSegment(segment, identifier)
-    bare.GetSegmentation().SetConversionParameter(GEOMETRY, segmentation.GetConversionParameter(GEOMETRY))
+    # Not the segments' reference geometry, which `about` has: the writer would fill it (75 ms for 256 cubed voxels).
+    bare.GetSegmentation().SetConversionParameter(GEOMETRY, slicer.vtkSegmentationConverter.SerializeImageGeometry(few))
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "header.seg.nrrd"
         storage = slicer.vtkMRMLSegmentationStorageNode()

@@ -117,7 +117,7 @@ class ModelSection:
         ui.regionKindSelector.blockSignals(True)
         ui.regionKindSelector.setCurrentIndex(KINDS.index(kind))
         ui.regionKindSelector.blockSignals(False)
-        ui.regionKindSelector.toolTip = self._aboutKind(kind)
+        ui.regionKindSelector.toolTip = aboutRegion(kind)
         ui.regionSelector.enabled = kind == ROI
         ui.regionSelector.toolTip = (
             _("Look only inside this box. It may be turned and lie under a transform.")
@@ -130,13 +130,14 @@ class ModelSection:
         what = model.description or ", ".join(label.name for label in model.labels)
         return _("{what} (version {version})").format(what=what, version=model.version)
 
-    @staticmethod
-    def _aboutKind(kind):
-        if kind == AUTOMATIC:
-            return _("The model looks by itself where its structures are: the usual choice.")
-        if kind == WHOLE:
-            return _(
-                "All of the volume is looked at as it is. Left and right are then not told apart by models that "
-                "otherwise look for each side; this takes longer in large volumes."
-            )
-        return _("Only a box is looked at. Left and right are then not told apart by models that look for each side.")
+
+def aboutRegion(kind):
+    """What it means to look there: one of KINDS."""
+    if kind == AUTOMATIC:
+        return _("The model looks by itself where its structures are: the usual choice.")
+    if kind == WHOLE:
+        return _(
+            "All of the volume is looked at as it is. Left and right are then not told apart by models that "
+            "otherwise look for each side; this takes longer in large volumes."
+        )
+    return _("Only a box is looked at. Left and right are then not told apart by models that look for each side.")
