@@ -49,9 +49,13 @@ class AppPage:
 
     def told(self, text, kind="info"):
         """Until the page says a sentence with `text` in it (kind: info, success, warning or error); returns it all."""
-        notice = self.page.locator(f".refseg-notice.text-{kind}", has_text=text)
-        notice.wait_for()
-        return notice.inner_text()
+        return self.page.wait_for_function(  # in one go: the next sentence may take its place at once
+            """([kind, text]) => {
+                const shown = [...document.querySelectorAll(`.refseg-notice.text-${kind}`)].filter((e) => e.offsetParent);
+                return shown.map((e) => e.innerText).find((said) => said.includes(text));
+            }""",
+            arg=[kind, text],
+        ).json_value()
 
     def open(self, *paths):
         """Choose files in the file chooser."""
