@@ -5,7 +5,7 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: install app demo pictures browser test lint bench-hostile bench-inference bench-interaction bench-kill bench-learning bench-reflection bench-pretraining bench-latency bench-heartbeat bench-app soak clean
+.PHONY: install app demo pictures browser test lint bench-hostile bench-inference bench-interaction bench-kill bench-learning bench-reflection bench-pretraining bench-bootstrap bench-latency bench-heartbeat bench-app soak clean
 .DEFAULT_GOAL := install
 
 install: $(STAMP)
@@ -94,6 +94,11 @@ bench-pretraining: install
 # REFSEG_DATA names the folder with acdc and cxr_lung. Two hours on two cores; goes on where it was stopped.
 bench-reflection: install
 	$(PY) Testing/benchmarks/bench_reflection.py
+
+# REFSEG_DATA names the folder with hc18_fetal_head, fundus_optic_disc_drishti and cxr_lung. Under an hour on one core;
+# goes on where it was stopped.
+bench-bootstrap: install
+	$(PY) Testing/benchmarks/bench_bootstrap.py --tables docs/bootstrap-tables.md
 
 clean:
 	rm -rf $(VENV) build out demo-output

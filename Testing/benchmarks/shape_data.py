@@ -10,7 +10,7 @@ Patients by the hash of RefSegLib/training/split.py. All are averaged down, mask
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +32,7 @@ DATA = Path(os.environ.get("REFSEG_DATA", ROOT.parent / "shared" / "data"))
 SETS = ("fetal head", "optic disc", "lungs")
 Gray = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
+Peer = Callable[[Sequence[Gray], MaskPool], list[Mask]]
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Set:
     truth: torch.Tensor
     roles: list[str]
     pool: MaskPool
-    peer: Callable[[Gray, MaskPool], Mask]
+    peer: Peer
 
     @property
     def frame(self) -> tuple[int, int]:
@@ -68,10 +69,10 @@ def load_set(name: str) -> Set:
     if name == "optic disc":
         names, images, masks = _discs()
         pool = ellipse_pool(read_prior(resource("specs/optic-disc-prior.json")), (64, 64), 0)
-        return _set(name, names, images, masks, pool, bright_ellipse)
+        return _set(name, names, images, masks, pool, bright_ellipses)
     names, images, masks = _heads()
     pool = ellipse_pool(read_prior(resource("specs/fetal-head-prior.json")), (48, 72), 0)
-    return _set(name, names, images, masks, pool, skull_ellipse)
+    return _set(name, names, images, masks, pool, skull_ellipses)
 
 
 def _set(
@@ -80,7 +81,7 @@ def _set(
     images: list[Gray],
     masks: list[Mask],
     pool: MaskPool,
-    peer: Callable[[Gray, MaskPool], Mask],
+    peer: Peer,
 ) -> Set:
     seen = np.stack([Normalization()(image[None, None])[0] for image in images]).clip(0, 1)
     truth = torch.from_numpy(np.stack(masks)[:, None].astype(np.float32))
@@ -146,8 +147,13 @@ def _otsu(image: Gray) -> float:
     return cv2.threshold((image * 255).astype(np.uint8), 0, 255, cv2.THRESH_OTSU)[0] / 255
 
 
+def bright_ellipses(images: Sequence[Gray], pool: MaskPool) -> list[Mask]:
+    """Optic discs: `bright_ellipse` of each."""
+    return [bright_ellipse(image, pool) for image in images]
+
+
 def bright_ellipse(image: Gray, pool: MaskPool) -> Mask:
-    """Optic disc: Otsu's threshold of the smoothed image, the largest part, an ellipse around it."""
+    """Otsu's threshold of the smoothed image, the largest part, an ellipse around it."""
     smooth = cv2.GaussianBlur(image, (0, 0), 2)
     part = _largest(smooth > _otsu(smooth), pool.parts).astype(np.uint8)
     outlines, _ = cv2.findContours(part, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
@@ -157,24 +163,24 @@ def bright_ellipse(image: Gray, pool: MaskPool) -> Mask:
     return part.astype(bool)
 
 
-def skull_ellipse(image: Gray, pool: MaskPool) -> Mask:
-    """Fetal head: of all ellipses of the prior the one on whose border the smoothed image is brightest against what
+def skull_ellipses(images: Sequence[Gray], pool: MaskPool) -> list[Mask]:
+    """Fetal heads: of all ellipses of the prior the one on whose border the smoothed image is brightest against what
     lies within and around it."""
-    smooth = torch.from_numpy(cv2.GaussianBlur(image, (0, 0), 1)).flatten()
+    smooth = torch.from_numpy(np.stack([cv2.GaussianBlur(image, (0, 0), 1) for image in images])).flatten(1).T
     masks = (pool.masks > 0.5).float()
-    wide, narrow = F.max_pool2d(masks, 3, 1, 1), -F.max_pool2d(-masks, 3, 1, 1)
-    border = wide - narrow
+    border = F.max_pool2d(masks, 3, 1, 1) + F.max_pool2d(-masks, 3, 1, 1)
     beside = F.max_pool2d(masks, 9, 1, 4) + F.max_pool2d(-masks, 9, 1, 4) - border
-
-    def mean(where: torch.Tensor) -> torch.Tensor:
-        return where.flatten(1) @ smooth / where.sum((1, 2, 3))
-
-    best = int((mean(border) - mean(beside)).argmax())
-    return masks[best, 0].numpy() > 0.5
+    means = [where.flatten(1) @ smooth / where.sum((1, 2, 3))[:, None] for where in (border, beside)]
+    return [masks[best, 0].numpy() > 0.5 for best in (means[0] - means[1]).argmax(0).tolist()]
 
 
-def dark_parts(image: Gray, pool: MaskPool) -> Mask:
-    """Lungs: what is darker than Otsu's threshold, off the rim; opened, as many parts as the masks have, holes
+def dark_parts(images: Sequence[Gray], pool: MaskPool) -> list[Mask]:
+    """Lungs: `dark_part` of each."""
+    return [dark_part(image, pool) for image in images]
+
+
+def dark_part(image: Gray, pool: MaskPool) -> Mask:
+    """What is darker than Otsu's threshold, off the rim; opened, as many parts as the masks have, holes
     filled."""
     smooth = cv2.GaussianBlur(image, (0, 0), 1)
     height, width = image.shape

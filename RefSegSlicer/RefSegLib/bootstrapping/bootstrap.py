@@ -17,7 +17,7 @@ from RefSegLib.bootstrapping.mask_pool import ellipse_pool, file_pool, framed
 from RefSegLib.bootstrapping.mask_vae import train_mask_vae
 from RefSegLib.bootstrapping.pictures import Picture, gray, read_pictures, spec_of, stacked
 from RefSegLib.bootstrapping.rounds import Rounds, RoundSettings, bootstrap_rounds
-from RefSegLib.bootstrapping.selection import chosen, found_masks
+from RefSegLib.bootstrapping.selection import KEPT, chosen, found_masks
 from RefSegLib.bootstrapping.shape_prior import EllipsePrior
 from RefSegLib.models.store import ModelStore, ModelVersion
 from RefSegLib.progress import SILENT, Progress
@@ -89,14 +89,14 @@ def bootstrap(
         validates,
         first,
         vae,
-        pool.parts,
+        pool,
         rounds,
         seed=seed,
         folder=folder,
         progress=progress.part(0.55, 0.85),
     )
     last = done.labels[-1]
-    kept = [chosen(last.quality, part, rounds.selection) for part in (~validates, validates)]
+    kept = [chosen(last.quality, part, KEPT[-1]) for part in (~validates, validates)]
     roles: dict[Role, list[Case]] = {"train": [], "validation": [], "test": []}
     samples: dict[str, list[Sample]] = {"train": [], "validation": []}
     for picture, labels, good in zip(pictures, last.labels, kept[0] | kept[1], strict=True):

@@ -122,7 +122,7 @@ class CycleGan(nn.Module):
             first = self.to_mask(x).sigmoid()
         return self.to_mask(x, self.calibrate(self.judge_mask.features(first)))
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def find(self, images: torch.Tensor) -> torch.Tensor:
         """The probabilities of the masks of any number of images, float32 in 0..1, some at a time."""
         with fast_precision(images.device):

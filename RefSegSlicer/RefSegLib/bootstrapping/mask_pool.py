@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import cv2
@@ -11,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from RefSegLib.bootstrapping.mask_shapes import as_ellipse, cleaned
 from RefSegLib.bootstrapping.poses import posed, random_poses
 from RefSegLib.bootstrapping.shape_prior import EllipsePrior, draw_ellipses
 from RefSegLib.errors import BadInput
@@ -35,10 +37,11 @@ STILL = Variation(0.0, 0.0, 0.0)  # an ellipse prior says all itself
 
 @dataclass(frozen=True)
 class MaskPool:
-    """masks: (n, 1, j, i) float32 in 0..1."""
+    """masks: (n, 1, j, i) float32 in 0..1; ellipses: whether the structure is known to be one."""
 
     masks: torch.Tensor
     variation: Variation
+    ellipses: bool = False
 
     def __call__(self, count: int, generator: torch.Generator) -> torch.Tensor:
         """`count` masks drawn with replacement: (count, 1, j, i)."""
@@ -49,7 +52,12 @@ class MaskPool:
         poses = random_poses(count, masks.shape[2:], way.scale, way.rotation, way.shift, generator)
         return posed(masks, poses, "zeros")
 
-    @property
+    def shaped(self, mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """A found mask (j, i) as a structure of this kind can be: so many parts, no holes, an ellipse if it is one."""
+        mask = cleaned(mask, self.parts)
+        return as_ellipse(mask) if self.ellipses else mask
+
+    @cached_property
     def parts(self) -> int:
         """Of how many parts most masks are made: two lungs, one head."""
         counted = [cv2.connectedComponents((m[0].numpy() > 0.5).astype(np.uint8))[0] - 1 for m in self.masks[:200]]
@@ -59,7 +67,7 @@ class MaskPool:
 def ellipse_pool(prior: EllipsePrior, shape: tuple[int, int], seed: int) -> MaskPool:
     """Ellipses on a frame (j, i). Raises BadInput where the prior does not fit it."""
     masks = draw_ellipses(prior, shape, DRAWN, np.random.default_rng(seed))
-    return MaskPool(torch.from_numpy(masks)[:, None], STILL)
+    return MaskPool(torch.from_numpy(masks)[:, None], STILL, ellipses=True)
 
 
 def file_pool(files: Sequence[Path], shape: tuple[int, int], variation: Variation | None = None) -> MaskPool:

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from RefSegLib.bootstrapping.mask_pool import MaskPool
 from RefSegLib.bootstrapping.mask_vae import MaskVae
-from RefSegLib.bootstrapping.selection import agreement, chosen, cleaned, quality
+from RefSegLib.bootstrapping.selection import KEPT, agreement, chosen, quality
 from RefSegLib.models.networks import build_segmenter
 from RefSegLib.models.spec import SegmenterSpec
 from RefSegLib.progress import SILENT, Progress
@@ -60,12 +61,12 @@ class Rounds:
     history: list[dict[str, float]] = field(default_factory=list)
 
 
-def pseudo_labels(found: torch.Tensor, vae: MaskVae, parts: int, other: torch.Tensor | None = None) -> Pseudo:
-    """From probabilities (n, 1, j, i) to pseudo labels: thresholded, cleaned, judged.
+def pseudo_labels(found: torch.Tensor, vae: MaskVae, pool: MaskPool, other: torch.Tensor | None = None) -> Pseudo:
+    """From probabilities (n, 1, j, i) to pseudo labels: thresholded, shaped, judged.
 
     other: what was found the round before; without one the second opinion is the mask the VAE draws in its place.
     """
-    labels = torch.stack([torch.from_numpy(cleaned(one[0].numpy() > 0.5, parts))[None].float() for one in found])
+    labels = torch.stack([torch.from_numpy(pool.shaped(one[0].numpy() > 0.5))[None].float() for one in found])
     with torch.no_grad():
         other = vae(labels).float() if other is None else other
     return Pseudo(labels, found, other, quality(labels, other, vae))
@@ -134,7 +135,7 @@ def train_on(
     return module, fitted
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def probabilities(network: nn.Module, images: torch.Tensor) -> torch.Tensor:
     """What a segmenter finds in images (n, C, j, i): (n, 1, j, i) float32 in 0..1."""
     found = []
@@ -151,7 +152,7 @@ def bootstrap_rounds(
     validates: torch.Tensor,
     first: torch.Tensor,
     vae: MaskVae,
-    parts: int,
+    pool: MaskPool,
     settings: RoundSettings,
     *,
     seed: int,
@@ -161,14 +162,14 @@ def bootstrap_rounds(
     """Train on the pseudo labels that `first`, probabilities (n, 1, j, i) for images (n, C, j, i), gives; then on those
     of the segmenter itself, until they settle or settings.rounds are done.
 
-    validates: (n,) bool, whose pseudo labels choose the checkpoint instead of training; parts: of a mask. Each round
-    starts from random weights, with as many steps. folder: checkpoints of a training that goes on after a kill.
+    validates: (n,) bool, whose pseudo labels choose the checkpoint instead of training; pool: what masks are like. Each
+    round starts from random weights, with as many steps. folder: checkpoints of a training that goes on after a kill.
     """
-    pseudo = pseudo_labels(first, vae, parts)
+    pseudo = pseudo_labels(first, vae, pool)
     done = Rounds()
     for number in range(settings.rounds):
-        learned = chosen(pseudo.quality, ~validates, settings.selection)
-        judged = chosen(pseudo.quality, validates, settings.selection)
+        kept = KEPT[min(number, len(KEPT) - 1)] if settings.selection else 1.0
+        learned, judged = (chosen(pseudo.quality, part, kept) for part in (~validates, validates))
         weights = weights_of(pseudo) if settings.weighting else torch.ones_like(pseudo.labels)
         module, fitted = train_on(
             spec,
@@ -181,7 +182,7 @@ def bootstrap_rounds(
             checkpoint=folder and folder / f"round-{number + 1}.checkpoint",
             progress=progress.part(number / settings.rounds, (number + 1) / settings.rounds),
         )
-        after = pseudo_labels(probabilities(module, images), vae, parts, pseudo.found)
+        after = pseudo_labels(probabilities(module, images), vae, pool, pseudo.found)
         same = float(agreement(after.labels, pseudo.labels).mean())
         done.segmenters.append(module)
         done.fits.append(fitted)

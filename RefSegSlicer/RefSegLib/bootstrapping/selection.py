@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import cv2
-import numpy as np
-import numpy.typing as npt
 import torch
-from scipy import ndimage
 
 from RefSegLib.bootstrapping.gan_networks import CycleGan
 from RefSegLib.bootstrapping.mask_vae import MaskVae, plausibility
 from RefSegLib.bootstrapping.poses import inverse, posed, random_poses
 
-KEPT = 0.8  # of the pseudo labels; the dossier drops the lowest 10 to 20 %
+# Of the pseudo labels, round by round; the last also of all later ones. On validation patients of hc18 the better half
+# of the first ones had a Dice of .84, all of them .74.
+KEPT = (0.5, 0.65, 0.8)
 VIEWS = 4  # of an image, one of them as it is
 
 
@@ -27,15 +25,6 @@ def found_masks(gan: CycleGan, images: torch.Tensor, *, seed: int, views: int = 
     return total / views
 
 
-def cleaned(mask: npt.NDArray[np.bool_], parts: int) -> npt.NDArray[np.bool_]:
-    """A mask (j, i) with its `parts` largest parts only and their holes filled."""
-    count, numbered, found, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=4)
-    if count > parts + 1:
-        largest = 1 + np.argsort(found[1:, cv2.CC_STAT_AREA])[::-1][:parts]
-        mask = np.isin(numbered, largest)
-    return ndimage.binary_fill_holes(mask)
-
-
 def agreement(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     """Soft Dice of masks (n, 1, j, i) in 0..1, pair by pair: (n,). Two empty masks agree on nothing."""
     return 2 * (one * other).sum((1, 2, 3)) / (one + other).sum((1, 2, 3)).clamp(min=1e-6)
@@ -47,15 +36,13 @@ def quality(labels: torch.Tensor, found: torch.Tensor, vae: MaskVae) -> torch.Te
     return plausibility(vae, labels) * agreement(labels, found)
 
 
-def chosen(quality: torch.Tensor, among: torch.Tensor, selection: bool) -> torch.Tensor:
-    """Which to learn from, (n,) bool: those `among` (n,), with selection only the best KEPT of them by quality (n,).
+def chosen(quality: torch.Tensor, among: torch.Tensor, kept: float) -> torch.Tensor:
+    """Which to learn from, (n,) bool: of those `among` (n,) the share `kept` that is best by quality (n,).
 
     An empty label, of quality 0, is never chosen unless all are.
     """
-    if not selection:
-        return among
     places = among.nonzero()[:, 0]
-    best = places[quality[places].argsort(descending=True)][: max(1, round(KEPT * len(places)))]
+    best = places[quality[places].argsort(descending=True)][: max(1, round(kept * len(places)))]
     picked = torch.zeros_like(among)
     picked[best] = True
     return picked & (quality > 0) if bool((quality[best] > 0).any()) else picked

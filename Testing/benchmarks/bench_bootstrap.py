@@ -1,0 +1,234 @@
+"""Learning without labels, step by step: fetal head, optic disc, lungs.
+
+    python Testing/benchmarks/bench_bootstrap.py [--sets ...] [--tables docs/bootstrap-tables.md]
+
+Kept in out/bench-bootstrap (REFSEG_OUT names another folder than out); goes on where it was stopped, arm by arm, and
+within a training too. REFSEG_DATA names the folder with hc18_fetal_head, fundus_optic_disc_drishti and cxr_lung.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from bootstrap_tables import tables
+from RefSegLib.bootstrapping.cyclegan import GanSettings, train_cyclegan
+from RefSegLib.bootstrapping.gan_networks import CycleGan
+from RefSegLib.bootstrapping.mask_vae import MaskVae, train_mask_vae
+from RefSegLib.bootstrapping.pictures import FILTERS
+from RefSegLib.bootstrapping.rounds import RoundSettings, bootstrap_rounds, probabilities, pseudo_labels, train_on
+from RefSegLib.bootstrapping.selection import found_masks
+from RefSegLib.models.spec import Label, Network, SegmenterSpec
+from shape_data import ROOT, SETS, Set, load_set
+
+OUT = Path(os.environ.get("REFSEG_OUT", ROOT / "out")) / "bench-bootstrap"
+VAE_STEPS, GAN_STEPS, STEPS, ROUNDS = 600, 400, 200, 3
+GANS = {
+    "CycleGAN": GanSettings(vae=False, calibration=False, steps=GAN_STEPS),
+    "+ VAE discriminator": GanSettings(calibration=False, steps=GAN_STEPS),
+    "+ channel calibration": GanSettings(steps=GAN_STEPS),
+}
+FULL = "+ channel calibration"
+# What is done in one go gives several rows; what tells most comes first.
+JOBS = ("oracle", "peer", FULL, "rounds", "all", "selection", "CycleGAN", "+ VAE discriminator")
+
+
+def main() -> None:
+    """Every job of every set that has no result yet, then the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--tables", type=Path)
+    options = parser.parse_args()
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    file = OUT / "results.jsonl"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    results = read_results(file)
+    sets = {name: load_set(name) for name in options.sets}
+    done = {(r["set"], r["job"], r["seed"]) for r in results}
+    for job in JOBS:
+        for name, wanted in sets.items():
+            if (name, job, options.seed) in done:
+                continue
+            started = time.process_time()
+            rows = run(job, wanted, options.seed)
+            seconds = round(time.process_time() - started)
+            memory = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+            entry = {"set": name, "job": job, "seed": options.seed, "seconds": seconds, "memory": memory, "rows": rows}
+            with file.open("a") as stream:
+                stream.write(json.dumps(entry) + "\n")
+            results.append(entry)
+            print(f"{time.strftime('%H:%M:%S')} {name} / {job}: {seconds} s of a core, {memory} MB")
+            for row in rows:
+                print(f"    {row['arm']}: {np.mean(row['dice']):.3f}", flush=True)
+    text = tables(results, {"translation": asdict(GANS[FULL]), "VAE steps": VAE_STEPS, "segmenter steps": STEPS})
+    if options.tables:
+        options.tables.write_text(text)
+    else:
+        print(text)
+
+
+def read_results(file: Path) -> list[dict[str, Any]]:
+    """The jobs that are done; a line that was cut off by a kill is as good as none."""
+    results = []
+    for line in file.read_text().splitlines() if file.exists() else ():
+        try:
+            results.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return results
+
+
+def run(job: str, wanted: Set, seed: int) -> list[dict[str, Any]]:
+    """The rows of a job: {"arm", "dice": of every test image, ...}."""
+    jobs: dict[str, Callable[[], list[dict[str, Any]]]] = {
+        "oracle": lambda: _oracle(wanted, seed),
+        "peer": lambda: _peer(wanted),
+        "rounds": lambda: _rounds(wanted, seed),
+        "all": lambda: _once(wanted, seed, "a segmenter on all pseudo labels", selection=False),
+        "selection": lambda: _once(wanted, seed, "+ selection", selection=True),
+    }
+    return jobs[job]() if job in jobs else _translation(wanted, seed, job)
+
+
+def dice(found: torch.Tensor, truth: torch.Tensor) -> list[float]:
+    """Of each of (n, 1, j, i), 0 or 1."""
+    overlap, total = (found * truth).sum((1, 2, 3)), (found + truth).sum((1, 2, 3))
+    return [round(float(value), 4) for value in 2 * overlap / total.clamp(min=1)]
+
+
+def spec_of(wanted: Set) -> SegmenterSpec:
+    """The network of every arm and of the oracle."""
+    return SegmenterSpec(
+        name="bootstrap",
+        dimensions=2,
+        channels=("gray",),
+        labels=(Label(value=1, name=wanted.name, color=(1, 0, 0)),),
+        spacing=(0, 1, 1),
+        patch=(1, *wanted.frame),
+        aligned=False,
+        network=Network(name="unet", arguments={"filters": FILTERS}),
+    )
+
+
+def folder_of(wanted: Set, seed: int) -> Path:
+    """Where the networks of a set are kept."""
+    return OUT / wanted.name.replace(" ", "-") / f"seed-{seed}"
+
+
+def _vae(wanted: Set, seed: int) -> MaskVae:
+    file = folder_of(wanted, seed) / "vae.pt"
+    if file.exists():
+        vae = MaskVae(wanted.frame)
+        vae.load_state_dict(torch.load(file, weights_only=True))
+        return vae.eval().requires_grad_(False)
+    vae = train_mask_vae(wanted.pool, wanted.frame, steps=VAE_STEPS, seed=seed)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(vae.state_dict(), file)
+    return vae
+
+
+def _gan(wanted: Set, seed: int, arm: str) -> CycleGan:
+    settings, place = GANS[arm], folder_of(wanted, seed)
+    name = arm.strip("+ ").replace(" ", "-")
+    file = place / f"{name}.pt"
+    if file.exists():
+        gan = CycleGan(vae=settings.vae, calibration=settings.calibration)
+        gan.load_state_dict(torch.load(file, weights_only=True))
+        return gan.eval().requires_grad_(False)
+    images = [wanted.images[wanted.of(role)] for role in ("train", "validation")]
+    found = train_cyclegan(
+        *images, wanted.pool, _vae(wanted, seed), settings, seed=seed, checkpoint=place / f"{name}.checkpoint"
+    )
+    torch.save(found.gan.state_dict(), file)
+    (place / f"{name}.json").write_text(json.dumps(found.history))
+    return found.gan
+
+
+def _translation(wanted: Set, seed: int, arm: str) -> list[dict[str, Any]]:
+    gan, vae, test = _gan(wanted, seed, arm), _vae(wanted, seed), wanted.of("test")
+    images, truth = wanted.images[test], wanted.truth[test]
+    rows = [{"arm": arm, "dice": dice((gan.find(images) > 0.5).float(), truth)}]
+    if arm == FULL:
+        labels = pseudo_labels(found_masks(gan, images, seed=seed), vae, wanted.pool).labels
+        rows.append({"arm": "+ four views, made a shape", "dice": dice(labels, truth)})
+    return rows
+
+
+def _started(wanted: Set, seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Images, truth (to report how good pseudo labels were), who validates, and what the CycleGAN finds."""
+    learned = ~wanted.of("test")
+    images = wanted.images[learned]
+    first = found_masks(_gan(wanted, seed, FULL), images, seed=seed)
+    return images, wanted.truth[learned], wanted.of("validation")[learned], first
+
+
+def _tested(module: torch.nn.Module, wanted: Set) -> list[float]:
+    test = wanted.of("test")
+    return dice((probabilities(module, wanted.images[test]) > 0.5).float(), wanted.truth[test])
+
+
+def _once(wanted: Set, seed: int, arm: str, *, selection: bool) -> list[dict[str, Any]]:
+    images, _, validates, first = _started(wanted, seed)
+    settings = RoundSettings(selection=selection, weighting=False, rounds=1, steps=STEPS)
+    done = bootstrap_rounds(
+        spec_of(wanted), images, validates, first, _vae(wanted, seed), wanted.pool, settings, seed=seed
+    )
+    return [{"arm": arm, "dice": _tested(done.segmenters[0], wanted)}]
+
+
+def _rounds(wanted: Set, seed: int) -> list[dict[str, Any]]:
+    images, truth, validates, first = _started(wanted, seed)
+    settings = RoundSettings(rounds=ROUNDS, steps=STEPS)
+    done = bootstrap_rounds(
+        spec_of(wanted),
+        images,
+        validates,
+        first,
+        _vae(wanted, seed),
+        wanted.pool,
+        settings,
+        seed=seed,
+        folder=folder_of(wanted, seed),
+    )
+    rows = []
+    for number, module in enumerate(done.segmenters):
+        arm = "+ noise-weighted Dice" if number == 0 else f"+ round {number + 1}"
+        labels = float(np.mean(dice(done.labels[number].labels, truth)))
+        rows.append({"arm": arm, "dice": _tested(module, wanted), "labels": labels, **done.history[number]})
+    return rows
+
+
+def _oracle(wanted: Set, seed: int) -> list[dict[str, Any]]:
+    roles = [wanted.of(role) for role in ("train", "validation")]
+    truth = wanted.truth[roles[0]]
+    module, _ = train_on(
+        spec_of(wanted),
+        wanted.images[roles[0]],
+        truth,
+        torch.ones_like(truth),
+        (wanted.images[roles[1]], wanted.truth[roles[1]]),
+        steps=STEPS,
+        seed=seed,
+    )
+    return [{"arm": "oracle: the true labels", "dice": _tested(module, wanted)}]
+
+
+def _peer(wanted: Set) -> list[dict[str, Any]]:
+    test = wanted.of("test")
+    found = np.stack(wanted.peer(list(wanted.images[test][:, 0].numpy()), wanted.pool))
+    masks = torch.from_numpy(found[:, None].astype(np.float32))
+    return [{"arm": "no learning: threshold or template", "dice": dice(masks, wanted.truth[test])}]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""What bench_bootstrap found, as Markdown."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+COMMAND = "make bench-bootstrap"
+ROWS = (
+    "no learning: threshold or template",
+    "CycleGAN",
+    "+ VAE discriminator",
+    "+ channel calibration",
+    "+ four views, made a shape",
+    "a segmenter on all pseudo labels",
+    "+ selection",
+    "+ noise-weighted Dice",
+    "+ round 2",
+    "+ round 3",
+    "oracle: the true labels",
+)
+REACH = {"fetal head": 4.0, "optic disc": 4.0, "lungs": 3.0}
+
+
+def tables(results: list[dict[str, Any]], settings: dict[str, Any]) -> str:
+    """Everything that is done; what is not is said to be missing."""
+    sets = [name for name in REACH if any(r["set"] == name for r in results)]
+    cells: dict[tuple[str, str], list[list[float]]] = {}
+    labels: dict[tuple[str, str], float] = {}
+    for entry in results:
+        for row in entry["rows"]:
+            cells.setdefault((row["arm"], entry["set"]), []).append(row["dice"])
+            if "labels" in row:
+                labels[row["arm"], entry["set"]] = row["labels"]
+    lines = [
+        "# Learning without labels, measured",
+        "",
+        f"`{COMMAND}` writes this (`REFSEG_DATA` names the folder of the data; goes on where it was stopped). Sets, "
+        "frames, priors and the ways without learning: `Testing/benchmarks/shape_data.py`. Mean Dice of test patients, "
+        "on the frame the networks see, and in brackets the share of images below .7. All segmenters and the oracle: "
+        f"the same network, {settings['segmenter steps']} steps, the same augmentation. Checkpoints are chosen without "
+        "labels, except the oracle's. "
+        f"Settings of the translation: {settings['translation']}; VAE: {settings['VAE steps']} steps.",
+        "",
+        "| | " + " | ".join(sets) + " |",
+        "|---" * (len(sets) + 1) + "|",
+    ]
+    for arm in ROWS:
+        if any((arm, name) in cells for name in sets):
+            lines.append(f"| {arm} | " + " | ".join(_cell(cells.get((arm, name))) for name in sets) + " |")
+    lines += ["", "| behind the oracle, points | " + " | ".join(sets) + " |", "|---" * (len(sets) + 1) + "|"]
+    behind = []
+    for name in sets:
+        best = [cells[arm, name] for arm in ROWS[-2:-5:-1] if (arm, name) in cells]
+        oracle = cells.get((ROWS[-1], name))
+        gap = 100 * (np.mean(oracle[0]) - np.mean(best[0][0])) if best and oracle else None
+        behind.append("not measured" if gap is None else f"{gap:.1f} (aim: {REACH[name]:g})")
+    lines.append("| after the last round | " + " | ".join(behind) + " |")
+    lines += [
+        "",
+        "How good the pseudo labels were that each round learned from, before selection (train and validation ",
+    ]
+    lines[-1] += "patients; looked at afterwards only):"
+    lines += ["", "| | " + " | ".join(sets) + " |", "|---" * (len(sets) + 1) + "|"]
+    for arm in ROWS:
+        if any((arm, name) in labels for name in sets):
+            told = [f"{labels[arm, name]:.3f}" if (arm, name) in labels else "" for name in sets]
+            lines.append(f"| {arm} | " + " | ".join(told) + " |")
+    seconds, memory = sum(r["seconds"] for r in results), max(r["memory"] for r in results)
+    lines += ["", f"Seconds of one core: {seconds}. Peak memory: {memory} MB."]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(runs: list[list[float]] | None) -> str:
+    """The mean of one seed, or of each."""
+    if runs is None:
+        return "not measured"
+    below = [np.mean(np.array(run) < 0.7) for run in runs]
+    means = " and ".join(f"{np.mean(run):.3f}".lstrip("0") for run in runs)
+    return f"{means} ({100 * np.mean(below):.0f} %)"
