@@ -56,7 +56,8 @@ def build_decoder(spec: SegmenterSpec) -> nn.Module:
             Convolution(spec.dimensions, inputs, outputs, norm=("instance", {"affine": True}), act="leakyrelu"),
             nn.Upsample(scale_factor=factor, mode="bilinear" if flat else "trilinear"),
         ]
-    layers.append(Convolution(spec.dimensions, filters[0], len(spec.channels), kernel_size=1, conv_only=True))
+    # Before the last enlargement, with which a convolution of one voxel changes places: it then costs next to nothing.
+    layers.insert(-1, Convolution(spec.dimensions, filters[0], len(spec.channels), kernel_size=1, conv_only=True))
     network = nn.Sequential(*layers)
     return Slicewise(network) if flat else network
 
