@@ -5,7 +5,7 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: install app demo pictures browser test lint bench-hostile bench-inference bench-interaction bench-kill bench-learning bench-reflection bench-pretraining bench-bootstrap bench-latency bench-heartbeat bench-app soak clean
+.PHONY: install app demo pictures browser test lint bench-hostile bench-inference bench-interaction bench-kill bench-learning bench-noisy bench-reflection bench-pretraining bench-bootstrap bench-latency bench-heartbeat bench-app soak clean
 .DEFAULT_GOAL := install
 
 install: $(STAMP)
@@ -90,6 +90,10 @@ bench-learning: install
 # REFSEG_DATA names the folder with cxr_lung. Under two hours on two cores; goes on where it was stopped.
 bench-pretraining: install
 	OMP_NUM_THREADS=1 $(PY) Testing/benchmarks/bench_pretraining.py --tables docs/pretraining-tables.md
+
+# REFSEG_DATA names the folder with cxr_lung, qubiq_brain_growth and fundus_vessels. Goes on where it was stopped.
+bench-noisy: install
+	OMP_NUM_THREADS=1 $(PY) Testing/benchmarks/bench_noisy.py --tables docs/noisy-tables.md
 
 # REFSEG_DATA names the folder with acdc and cxr_lung. Two hours on two cores; goes on where it was stopped.
 bench-reflection: install

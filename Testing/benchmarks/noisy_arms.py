@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from rater_data import brains, heads, vessels
+from rater_data import brains, vessels
 from RefSegLib.models.networks import build_segmenter
 from RefSegLib.models.spec import Network, SegmenterSpec
 from RefSegLib.noisy import images
@@ -36,6 +36,7 @@ from RefSegLib.training.batches import steps_of
 from RefSegLib.training.cases import Sample
 from RefSegLib.training.segmenter import predict, train_segmenter
 from RefSegLib.training.train import started
+from xray_data import lungs
 
 ROOT = Path(__file__).parents[2]
 OUT = Path(os.environ.get("REFSEG_OUT", ROOT / "out")) / "bench-noisy"
@@ -44,9 +45,9 @@ RESULTS = OUT / "results.jsonl"
 CLEAN, PLAIN, T_LOSS, CO, CO_TOLD = "clean oracle", "plain", "T-Loss", "co-teaching", "co-teaching, told the rate"
 LEVELS = {"pixel only": "pixel", "image only": "image", "both": "both"}
 SINGLE, ALL = "one rater: ", "all raters: "
-STRENGTH = 0.8
+STRENGTH = 0.9
 FILTERS = [8, 16, 32, 64]
-EPOCHS = {"heads": 60, "brains": 150, "vessels": 150}
+EPOCHS = {"lungs": 60, "brains": 150, "vessels": 150}
 
 
 @dataclass(frozen=True)
@@ -78,21 +79,27 @@ class Pictures:
 
 def jobs() -> Iterator[Job]:
     """All arms, the most telling first."""
-    yield Job("heads", 0.0, "mixed", CLEAN)
-    for arm in (PLAIN, "both", T_LOSS, CO, "pixel only", "image only"):
-        yield Job("heads", 0.5, "mixed", arm)
-    for arm in (PLAIN, "both", "image only", "pixel only", T_LOSS, CO):
-        yield Job("heads", 0.5, "dilation", arm)
+    peers = (T_LOSS, CO, "pixel only", "image only")
+    yield Job("lungs", 0.0, "mixed", CLEAN)
+    for arm in (PLAIN, "both", *peers):
+        yield Job("lungs", 0.5, "mixed", arm)
+    for arm in (PLAIN, "both"):
+        yield Job("lungs", 0.5, "dilation", arm)
     for arm in (SINGLE + PLAIN, SINGLE + "both", ALL + PLAIN, ALL + "both"):
         yield Job("brains", 1.0, "raters", arm)
     for share in (0.7, 0.3):
-        for arm in (PLAIN, "both", T_LOSS, CO, "pixel only", "image only"):
-            yield Job("heads", share, "mixed", arm)
+        for arm in (PLAIN, "both"):
+            yield Job("lungs", share, "mixed", arm)
     for arm in (SINGLE + PLAIN, SINGLE + "both", ALL + PLAIN, ALL + "both"):
         yield Job("vessels", 1.0, "raters", arm)
-    yield Job("heads", 0.5, "mixed", CO_TOLD)
-    for arm in (CLEAN, PLAIN, "both", "pixel only", "image only"):
-        yield Job("heads", 0.0 if arm == CLEAN else 0.5, "mixed", arm, 1)
+    for share in (0.7, 0.3):
+        for arm in peers:
+            yield Job("lungs", share, "mixed", arm)
+    for arm in peers:
+        yield Job("lungs", 0.5, "dilation", arm)
+    for arm in (CLEAN, PLAIN, "both", "image only"):
+        yield Job("lungs", 0.0 if arm == CLEAN else 0.5, "mixed", arm, 1)
+    yield Job("lungs", 0.5, "mixed", CO_TOLD)
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -171,9 +178,8 @@ def spec_of(job: Job, shape: tuple[int, int]) -> SegmenterSpec:
 
 def pictures(job: Job, role: str) -> Pictures:
     """The pictures of the patients of one role, with the masks this arm is given."""
-    if job.set == "heads":
-        most = {"train": 120, "validation": 24, "test": 1000}[role]
-        chosen = [p for p in heads((48, 64)) if p.role == role][:most]
+    if job.set == "lungs":
+        chosen = [p for p in lungs("JSRT", 48) if p.role == role]
         truth = [p.mask for p in chosen]
         masks = {p.name: p.mask[None].astype(np.uint16) for p in chosen}
         kinds = None if job.kinds == "mixed" else [job.kinds]

@@ -29,7 +29,7 @@ def read(file: Path) -> Found:
 def tables(found: Found) -> str:
     """Everything that is there; arms that are missing are named."""
     lines = [_head(found)]
-    seeds = sorted({job.seed for job in jobs() if job.set == "heads"})
+    seeds = sorted({job.seed for job in jobs() if job.set == "lungs"})
     for seed in seeds:
         for kinds in ("mixed", "dilation"):
             lines += _noise(found, kinds, seed)
@@ -67,11 +67,11 @@ def _points(value: float | None) -> str:
 
 
 def _noise(found: Found, kinds: str, seed: int) -> list[str]:
-    """Fetal heads: a row an arm, a column a share of wrong masks."""
-    shares = sorted({j.noise for j in jobs() if (j.set, j.kinds, j.seed) == ("heads", kinds, seed) and j.noise})
+    """Lungs: a row an arm, a column a share of wrong masks."""
+    shares = sorted({j.noise for j in jobs() if (j.set, j.kinds, j.seed) == ("lungs", kinds, seed) and j.noise})
     if not shares:
         return []
-    clean = _of(found, "heads", 0.0, "mixed", CLEAN, seed)
+    clean = _of(found, "lungs", 0.0, "mixed", CLEAN, seed)
     some = next((one for one in found.values() if "maps" in one), None)
     what = (
         "dilation, erosion, shift, missing parts and border noise, as often each"
@@ -81,24 +81,24 @@ def _noise(found: Found, kinds: str, seed: int) -> list[str]:
     patients = f"{some['patients']['train']} images train, {some['patients']['test']} test" if some else ""
     lines = [
         "",
-        f"## Fetal heads (hc18), {kinds} noise{f', seed {seed}' if seed else ''}",
+        f"## Lungs (JSRT X-rays), {kinds} noise{f', seed {seed}' if seed else ''}",
         "",
-        f"{patients}, 48 x 64 pixels, {EPOCHS['heads']} epochs of 8 steps. Wrong masks: {what}, strength {STRENGTH:g}.",
+        f"{patients}, 48 x 48 pixels, {EPOCHS['heads']} epochs of 8 steps. Wrong masks: {what}, strength {STRENGTH:g}.",
         "",
         "| arm | " + " | ".join(f"{share:.0%} wrong" for share in shares) + " |",
         "|---|" + "---:|" * len(shares),
     ]
     quality = []
     for share in shares:
-        one = _of(found, "heads", share, kinds, PLAIN, seed)
+        one = _of(found, "lungs", share, kinds, PLAIN, seed)
         quality.append(MISSING if one is None else _points(one["given"]))
     lines.append("| *Dice of the masks given* | " + " | ".join(quality) + " |")
     lines.append(f"| {CLEAN} | " + " | ".join([_points(clean and clean["test"])] * len(shares)) + " |")
-    planned = {j.arm for j in jobs() if (j.set, j.kinds, j.seed) == ("heads", kinds, seed)}
+    planned = {j.arm for j in jobs() if (j.set, j.kinds, j.seed) == ("lungs", kinds, seed)}
     for arm in [name for name in ARMS if name in planned and name != CLEAN]:
         cells = []
         for share in shares:
-            one = _of(found, "heads", share, kinds, arm, seed)
+            one = _of(found, "lungs", share, kinds, arm, seed)
             cells.append(_points(one and one["test"]))
         lines.append(f"| {arm} | " + " | ".join(cells) + " |")
     return lines
@@ -128,7 +128,7 @@ def _maps(found: Found) -> list[str]:
             ]
             noise = f"{job.noise:.0%} {job.kinds}{f', seed {job.seed}' if job.seed else ''}"
             lines.append(f"| {noise} | {job.arm} | {' | '.join(cells)} | {_points(maps['both']['masks'])} |")
-    both = _of(found, "heads", 0.5, "mixed", "both")
+    both = _of(found, "lungs", 0.5, "mixed", "both")
     if both:
         recalls = ", ".join(f"{kind} {v['recall']:.2f}" for kind, v in sorted(both["maps"]["kinds"].items()) if kind)
         lines += ["", f"Recall by kind of noise at 50 %, both levels: {recalls}."]
