@@ -51,8 +51,8 @@ class AppPage:
         """Until the page says a sentence with `text` in it (kind: info, success, warning or error); returns it all."""
         return self.page.wait_for_function(  # in one go: the next sentence may take its place at once
             """([kind, text]) => {
-                const shown = [...document.querySelectorAll(`.refseg-notice.text-${kind}`)].filter((e) => e.offsetParent);
-                return shown.map((e) => e.innerText).find((said) => said.includes(text));
+                const told = [...document.querySelectorAll(`.refseg-notice.text-${kind}`)];
+                return told.filter((e) => e.offsetParent).map((e) => e.innerText).find((said) => said.includes(text));
             }""",
             arg=[kind, text],
         ).json_value()
