@@ -12,16 +12,20 @@ from RefSegLib.errors import BadInput
 from RefSegLib.jobs import Job, Signal
 from RefSegSlicerLib.translation import tr as _
 
+from BrowserWorkspaceLib import segmentation_file
+
 MASK = ".seg.nrrd"
 HEADERS = (".mhd", ".nhdr", ".hdr")  # the voxels lie in a file beside these
+VOLUMES = (".nrrd", ".nii", ".nii.gz", ".mha")  # each an image by itself
+SCENES, TRANSFORMS = (".mrb", ".mrml"), (".h5", ".tfm", ".xfm")
 SAMPLE = "MNI152"
 
 
 class Opening:
     """What is being opened. Event loop's thread only; somebody has to call `poll`.
 
-    opened(image, name): the Image of volumes.py, ready to become a node; masked(path): a mask of Slicer's lies there
-    until this returns; failed(RefSegError).
+    opened(image, name): the Image of volumes.py, ready to become a node; masked(Snapshot, name): segments of a file;
+    failed(RefSegError).
     """
 
     def __init__(self):
@@ -37,18 +41,13 @@ class Opening:
         """Open what the browser has sent: dicts with name and content (bytes). Raises BadInput while busy."""
         self._check()
         self._folder = Path(tempfile.mkdtemp(prefix="refseg-"))
-        paths = []
+        contents = {}
         for number, file in enumerate(files):
-            content = file.get("content") or b""
-            content = b"".join(content) if isinstance(content, list) else bytes(content)
             # Names are the sender's: no folders, and files of one name from several folders stay apart.
             name = str(file.get("name") or "image").replace("\\", "/").rsplit("/", 1)[-1].lstrip(".") or "image"
             place = self._folder / name
-            if place.exists():
-                place = self._folder / f"{number} {name}"
-            place.write_bytes(content)
-            paths.append(place)
-        self._open(paths)
+            contents[self._folder / f"{number} {name}" if place in contents else place] = file.get("content") or b""
+        self._open(list(contents), contents)
 
     def files(self, paths) -> None:
         """Open files, or one folder of DICOM files, that lie on this computer. Raises BadInput while busy."""
@@ -85,37 +84,50 @@ class Opening:
         if self._job is not None:
             raise BadInput(_("Another image is being opened. Wait until it is there."))
 
-    def _open(self, paths):
+    def _open(self, paths, contents=()):
+        """contents: what is to be written to the paths before they are read."""
         masks = [path for path in paths if path.name.lower().endswith(MASK)]
         rest = [path for path in paths if path not in masks]
         try:
+            _check_kinds(rest)
             if len(masks) > 1 or (masks and rest):
                 raise BadInput(_("Open the image first, and then one mask (.seg.nrrd)."))
-            if masks:
-                self.masked(masks[0])
-                self._over()
-                return
             headers = [path for path in rest if path.suffix.lower() in HEADERS]
-            if len(rest) == 1:
-                self._read(rest[0], _name(rest[0]))
+            if masks:
+                self._begin(self.masked, masks[0].name, lambda: segmentation_file.read(masks[0]), contents)
+            elif len(rest) == 1:
+                self._read(rest[0], _name(rest[0]), contents=contents)
             elif len(headers) == 1:
-                self._read(headers[0], _name(headers[0]))
+                self._read(headers[0], _name(headers[0]), contents=contents)
             elif rest:
-                self._read(rest[0].parent, _name(rest[0]))
+                self._read(rest[0].parent, _name(min(rest)), contents=contents)
             else:
                 raise BadInput(_("There was nothing in it."))
         except BaseException:
             self._over()
             raise
 
-    def _read(self, path, name, series=None):
-        def work(report, cancelled):
+    def _read(self, path, name, series=None, contents=()):
+        def read():
             from RefSegLib.volume.io import read_image
 
             return Image(read_image(path, series))
 
+        self._begin(self.opened, name, read, contents)
+
+    def _begin(self, signal, name, read, contents):
+        folder = self._folder
+
+        def work(_report, _cancelled):
+            try:
+                for path in contents:
+                    _write(contents[path], path)
+                return read()
+            except BadInput as error:
+                raise BadInput(_told_of(error, folder)) from error
+
         job = self._job = Job(work)
-        job.finished.connect(lambda image: self._told(self.opened, image, name))
+        job.finished.connect(lambda found: self._told(signal, found, name))
         job.failed.connect(lambda error: self._told(self.failed, error))
 
     def _told(self, signal, *values):
@@ -126,6 +138,43 @@ class Opening:
         folder, self._folder, self._job = self._folder, None, None
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _check_kinds(paths) -> None:
+    """Raise BadInput for what is known to be no image, and for several at once."""
+    for path in paths:
+        kind = path.suffix.lower()
+        if kind in SCENES:
+            text = _(
+                "'{name}' is a scene of Slicer, and images and masks alone can be opened here. In Slicer, harden the "
+                "transforms of the volume, so that it lies where the scene shows it, and save it as .nrrd."
+            )
+            raise BadInput(text.format(name=path.name))
+        if kind in TRANSFORMS:
+            text = _(
+                "'{name}' is a transform, and images and masks alone can be opened here. In Slicer, apply it to the "
+                "volume, harden it, and save the volume as .nrrd."
+            )
+            raise BadInput(text.format(name=path.name))
+    volumes = [path.name for path in paths if path.name.lower().endswith(VOLUMES)]
+    if volumes and len(paths) > 1:
+        text = _("Open one image at a time. '{name}' is one by itself, and there were {count} files.")
+        raise BadInput(text.format(name=volumes[0], count=len(paths)))
+
+
+def _write(content, path: Path) -> None:
+    """Write what a browser has sent: bytes, or parts of them."""
+    with path.open("wb") as stream:
+        for part in content if isinstance(content, list) else (content,):
+            stream.write(part)
+
+
+def _told_of(error, folder) -> str:
+    """What was said of files that lie in a folder for a moment, as who has sent them knows them."""
+    if folder is None:
+        return str(error)
+    told = str(error).replace(f"'{folder}'", _("what was sent")).replace(f"{folder}/", "")
+    return told[:1].upper() + told[1:]
 
 
 def folder_below(path, below=None) -> Path:

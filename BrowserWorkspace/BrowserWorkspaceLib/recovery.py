@@ -113,8 +113,6 @@ class Recovery:
         _tidy(self._folder, said)
         self._volume = _voxels_of(volume_node), said["volume_file"]
         self._app.restored(volume_node, segmentation_node, said["chosen"])
-        if segmentation_node is not None:
-            snapshot.draw_over_image(segmentation_node)
         return True
 
     def close(self) -> None:

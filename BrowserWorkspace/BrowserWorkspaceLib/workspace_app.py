@@ -1,5 +1,6 @@
 """The browser workspace of one user: a trame application on Slicer's own core, with both modules' work in it."""
 
+import tempfile
 from pathlib import Path
 
 import slicer
@@ -17,9 +18,10 @@ from trame_slicer.app.logic.segmentation import SegmentEditorLogic
 from trame_slicer.core import SlicerApp
 from trame_slicer.rca_view import register_rca_factories
 
-from BrowserWorkspaceLib import platform
+from BrowserWorkspaceLib import platform, snapshot
 from BrowserWorkspaceLib.cases_panel import CasesPanel
 from BrowserWorkspaceLib.double_clicks import DoubleClicks
+from BrowserWorkspaceLib.fitting import Fitting
 from BrowserWorkspaceLib.image_panel import ImagePanel
 from BrowserWorkspaceLib.interact_panel import InteractPanel
 from BrowserWorkspaceLib.learn_panel import LearnPanel
@@ -79,16 +81,14 @@ class WorkspaceApp(TrameApp):
         )
         self._ui = WorkspaceUI(self, self.panels)
         self.editor.set_ui(self._ui.editor)
-        self._ui.load.on_load_volume.connect(self._on_upload)
         # Views that exist by now know themselves; before, trame-slicer's brushes were made without their view.
         self.scene.Clear()
         for function in (self.workspace.turns.poll, self.opening.poll, self._poll):
             self.pump.add(function)
         views = self.slicer_app.view_manager.get_slice_views()
         self.double_clicks = DoubleClicks(views, self.correcting.draws, self.pump.soon)
-        self._fitted = False
+        self.fitting = Fitting(self.slicer_app, self.pump.once)
         self.ctrl.on_server_ready.add(lambda **_: self.pump.start())
-        self.ctrl.on_client_connected.add(self._on_client)
 
     def open_files(self, paths) -> None:
         """Open an image (one file, or one folder of DICOM files), or a mask of the image that is open. It is there
@@ -103,6 +103,10 @@ class WorkspaceApp(TrameApp):
         ):
             state.open_folder_shown = False
 
+    def uploaded(self, files) -> None:
+        """Open what the browser has sent: dicts with name and content."""
+        self.guarded(lambda: self._leave() or self.opening.uploaded(files))
+
     def open_sample(self) -> None:
         """Open a head of the demonstration."""
         self.guarded(lambda: self._leave() or self.opening.sample())
@@ -115,7 +119,7 @@ class WorkspaceApp(TrameApp):
                 if node not in (volume_node, segmentation_node, *keep):
                     self._remove(node)
         self.segmentation.before.forget()
-        self.volume_node = volume_node
+        first, self.volume_node = self.volume_node is None, volume_node
         if segmentation_node is None:
             segmentation_node = self.slicer_app.segmentation_editor.create_empty_segmentation_node()
             segmentation_node.SetName(f"{volume_node.GetName()} segmentation")
@@ -124,7 +128,9 @@ class WorkspaceApp(TrameApp):
         display = self.slicer_app.display_manager
         display.show_volume_in_slice_background(volume_node)
         display.show_volume_in_slice_foreground(None)
-        display.reset_views()
+        if first:
+            snapshot.draw_over_image(segmentation_node)
+        self.fitting.fit()
         self.edit()
         self.state.volume_name = volume_node.GetName()
         self._watch(segmentation_node)
@@ -209,27 +215,21 @@ class WorkspaceApp(TrameApp):
         for panel in self.panels:
             panel.poll()
 
-    def _on_client(self, *_args, **_options):
-        """Until there is a page nobody knows how large the views are."""
-        if not self._fitted:
-            self._fitted = True
-            self.pump.once("fit", 1.0, self.slicer_app.display_manager.reset_views)
-
-    def _on_upload(self, files):
-        self.guarded(lambda: self._leave() or self.opening.uploaded(files))
-
     def _on_image(self, image, name):
+        self._leave()  # much can happen while an image is read
         self.show(volumeToNode(image, self.scene, name))
         self.say(_("'{name}' is open.").format(name=name))
 
-    def _on_mask(self, path):
+    def _on_mask(self, taken, name):
         if self.volume_node is None:
             raise BadInput(_("Open the image first, and then its mask."))
-        node = self.slicer_app.segmentation_editor.load_segmentation_from_file(path)
-        if node is None:
-            raise BadInput(_("'{name}' could not be read as a mask.").format(name=Path(path).name))
+        self._leave()
+        with tempfile.TemporaryDirectory(prefix="refseg-") as folder:
+            header = Path(folder) / "header.seg.nrrd"
+            header.write_bytes(taken.header)
+            node = snapshot.put_segmentation_back(self.scene, taken, header, self.volume_node)
         self.show(self.volume_node, node)
-        self.say(_("The segments of '{name}' are open.").format(name=Path(path).name))
+        self.say(_("The segments of '{name}' are open.").format(name=name))
 
     def _leave(self):
         """Raise BadInput if what is open cannot be left now."""

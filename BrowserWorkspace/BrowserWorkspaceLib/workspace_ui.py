@@ -23,11 +23,12 @@ from trame.widgets.vuetify3 import (
 from trame_slicer.app.ui import (
     FlexContainer,
     LayoutButton,
-    LoadVolumeUI,
     SegmentEditorToolbarUI,
     SegmentEditorUI,
     SegmentEditorUndoRedoUI,
 )
+
+from BrowserWorkspaceLib.uploading import Uploading
 
 TITLE = "RefSeg"
 DRAWER_WIDTH = 400
@@ -38,7 +39,7 @@ class WorkspaceUI:
     """app: WorkspaceApp; panels: things with `key`, `title`, `tip` and build(), in their order."""
 
     def __init__(self, app, panels):
-        self._app = app
+        self._app, self._uploading = app, Uploading(app, app.uploaded)
         with VAppLayout(app.server, template_name="main") as self.layout:
             self.layout.root.theme = "dark"
             client.Style("html { overflow-y: auto; } .v-btn { text-transform: none; letter-spacing: normal; }")
@@ -48,14 +49,14 @@ class WorkspaceUI:
             with VNavigationDrawer(permanent=True, location="left", width=DRAWER_WIDTH, disable_resize_watcher=True):
                 self._drawer(panels)
             with VMain():
-                content = FlexContainer(row=True, fill_height=True, **_dropped(self.load))
+                content = FlexContainer(row=True, fill_height=True, **self._uploading.dropped())
                 with content:
                     app.layout_manager.initialize_layout_grid(self.layout)
 
     def _bar(self):
         with VAppBar(density="compact"):
             VToolbarTitle(TITLE, classes="ml-3", style="max-width: 100px; user-select: none;")
-            self.load = LoadVolumeUI()
+            self._uploading.build()
             VBtn(
                 text=_("DICOM folder"),
                 prepend_icon="mdi-folder-open",
@@ -77,7 +78,7 @@ class WorkspaceUI:
                 with html.Form(action="/-/sign-out", method="post"):
                     tip = _("What is open is kept for the next time.")
                     VBtn(text=_("Sign out"), title=tip, raw_attrs=['type="submit"'])
-            VProgressLinear(active=("open_busy",), indeterminate=True, absolute=True, location="bottom")
+            VProgressLinear(active=("open_busy || uploading",), indeterminate=True, absolute=True, location="bottom")
 
     def _folder_dialog(self):
         with VDialog(v_model=("open_folder_shown", False), max_width=560), VCard(title=_("A DICOM folder")):
@@ -140,14 +141,3 @@ class WorkspaceUI:
             SegmentEditorToolbarUI(editor_ui=self.editor)
         with self._undo:
             SegmentEditorUndoRedoUI(editor_ui=self.editor, v_show=(f"panel === '{EDIT}'",))
-
-
-def _dropped(load):
-    """Events of a page element that files are dropped on: they go the way of the file chooser."""
-    button = load.load_volume_files_button
-    chunk, end = button.server.trigger_name(button.load_chunk), button.server.trigger_name(button.on_load_end)
-    send = (
-        f"window.load_files_by_chunks($event.dataTransfer.files, {{ trigger_name: '{chunk}' }})"
-        f".then(({{ status, errorMsg }}) => trame.trigger('{end}', [status ? 'success' : 'failure', errorMsg]))"
-    )
-    return {"raw_attrs": ["@dragover.prevent", f'@drop.prevent="{send}"'], "classes": "refseg-views"}

@@ -33,9 +33,15 @@ class Image:
         array = _storable(volume.array[0])
         self.grid = volume.grid
         self.data = mrml.imageData(array)
-        some = array.ravel()[:: max(1, array.size // LOOKED_AT)].astype(np.float64)
-        some = some[np.isfinite(some)]
-        self.window = tuple(np.percentile(some, (DARKEST, BRIGHTEST)).tolist()) if some.size else (0.0, 1.0)
+        self.window = windowOf(array)
+
+
+def windowOf(array):
+    """(darkest, brightest) value to show of voxels: nearly all of them. Takes 30 ms at most."""
+    some = array.ravel()[:: max(1, array.size // LOOKED_AT)].astype(np.float64)
+    some = some[np.isfinite(some)]
+    low, high = np.percentile(some, (DARKEST, BRIGHTEST)).tolist() if some.size else (0.0, 1.0)
+    return low, high if high > low else low + 1
 
 
 def volumeToNode(image, scene, name):
@@ -46,8 +52,7 @@ def volumeToNode(image, scene, name):
     node.CreateDefaultDisplayNodes()
     display = node.GetDisplayNode()
     display.AutoWindowLevelOff()
-    low, high = image.window
-    display.SetWindowLevelMinMax(low, high if high > low else low + 1)
+    display.SetWindowLevelMinMax(*image.window)
     node.SetAndObserveImageData(image.data)
     return node
 
