@@ -27,6 +27,7 @@ from RefSegLib.inference.tiling import infer
 from RefSegLib.models.networks import build_segmenter
 from RefSegLib.models.spec import SegmenterSpec
 from RefSegLib.models.store import ModelVersion
+from RefSegLib.noisy.pixels import belief
 from RefSegLib.progress import SILENT, Progress
 from RefSegLib.training.augment import Augmentation, random_looks, random_patch
 from RefSegLib.training.batches import batch_of
@@ -36,7 +37,7 @@ from RefSegLib.volume.resample import resample_array, resample_labels
 from torch import Tensor, nn
 
 from InteractiveLearningLib.accepted import AcceptedCase
-from InteractiveLearningLib.weights import voxel_weights
+from InteractiveLearningLib.weights import LEAST, voxel_weights
 
 # The network knows its kind of image already; strong changes would only slow the few iterations down.
 LIGHT = Augmentation(rotation=10.0, scale=0.1, shift=0.08, looks=0.15)
@@ -63,6 +64,8 @@ class LearningSettings:
     trust: weight of an accepted voxel that nobody drew against what the model said before. confidence, reach, emphasis:
     see voxel_weights; without any of the four hippocampi were alike (.854). capacity: earlier cases replayed; hearts
     forgot 4 points of the first pathology with 4, none with 16. checkpoint: iterations between checkpoints.
+    doubt: a voxel of a proxy mask that nobody drew counts as far as the model before finds it right, see
+    RefSegLib/noisy/pixels.py.
     """
 
     iterations: int = 150
@@ -79,6 +82,7 @@ class LearningSettings:
     step: float = 1.0
     capacity: int = 16
     checkpoint: int = 20
+    doubt: bool = False
     seed: int = 0
 
 
@@ -132,8 +136,12 @@ def samples_of(
         image = prepare(case.image, region.grid, spec)
         trust = np.where(here, 1.0, settings.trust).astype(np.float32)
         one_hot = np.moveaxis(np.eye(spec.outputs, dtype=np.float32)[labels], -1, 0)
+        doubt = segmenter is not None and settings.doubt and case.confidence is not None
         soft = segmenter is not None and trust.min() < 1
-        target = trust * one_hot + (1 - trust) * infer(segmenter, image, SILENT) if soft else one_hot
+        seen = infer(segmenter, image, SILENT) if soft or doubt else one_hot
+        target = trust * one_hot + (1 - trust) * seen if soft else one_hot
+        if doubt:
+            weight *= np.where(here, 1.0, np.maximum(belief(seen, labels), LEAST))
         samples.append(Sample(image, target, weight, region.grid.spacing))
     return samples
 
@@ -154,7 +162,7 @@ def learn(
     case holds nothing to learn from, or if learning diverges.
     """
     spec, (identifier, accepted) = version.spec, case
-    mixed = settings.trust < 1 and any(c.confidence is not None for c in (accepted, *replayed))
+    mixed = (settings.trust < 1 or settings.doubt) and any(c.confidence is not None for c in (accepted, *replayed))
     before = load_segmenter(version) if mixed else None  # takes a second that full masks need not wait for
     new = samples_of(accepted, spec, before, settings)
     if not new:

@@ -167,6 +167,32 @@ def test_a_full_mask_is_learnt_as_it_is_and_a_proxy_mixed_with_the_model(tmp_pat
     assert np.abs(mixed.target - hot).max() > 0.1
 
 
+def test_with_doubt_a_proxy_counts_less_where_the_model_is_sure_of_something_else(tmp_path):
+    case = a_ball_case("p", 1, confidence=np.ones((16, 16, 16), np.float32), annotated=((0, 8),))
+
+    class Empty:
+        """A model that is sure there is nothing."""
+
+        spec = SPEC
+
+        def logits(self, patches):
+            found = np.zeros((len(patches), 3, *patches.shape[2:]), np.float32)
+            found[:, 0] = 8
+            return found
+
+    (plain,) = samples_of(case, SPEC, Empty(), FAST)
+    (doubted,) = samples_of(case, SPEC, Empty(), replace(FAST, doubt=True))
+    structure = case.labels.array > 0
+    drawn = np.zeros_like(structure)
+    drawn[8] = True
+    assert np.array_equal(doubted.weight[drawn], plain.weight[drawn])
+    assert (doubted.weight[structure & ~drawn] < 0.6 * plain.weight[structure & ~drawn]).all()
+    assert (doubted.weight[~structure & ~drawn] > 0.9 * plain.weight[~structure & ~drawn]).all()
+    np.testing.assert_allclose(doubted.target, plain.target)
+    (full,) = samples_of(a_ball_case("p", 1), SPEC, Empty(), replace(FAST, doubt=True))
+    assert (full.weight == 1).all()
+
+
 def test_a_version_records_how_it_was_learnt(tmp_path):
     an_untrained_version(tmp_path)
     (identifier,) = accept(tmp_path, 1)

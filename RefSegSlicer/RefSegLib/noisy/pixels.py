@@ -75,3 +75,15 @@ def doubted(target: Floats, given: npt.NDArray) -> npt.NDArray[np.bool_]:
     """The noise map: where the label of a rater (raters, k, j, i) is probably wrong."""
     chosen = np.take_along_axis(target[None].repeat(len(given), 0), given[:, None].astype(np.intp), 1)[:, 0]
     return chosen < 0.5
+
+
+def belief(seen: Floats, given: npt.NDArray) -> Floats:
+    """How probably the label of each voxel (k, j, i) of one mask is right, 0..1, by what a network has seen
+    (outputs, k, j, i) and a table of errors for this mask alone."""
+    labels, outputs = given[None], len(seen)
+    near, first = neighborhood(labels, seen), first_table(outputs)
+    table = first[None]
+    for _ in range(ROUNDS):
+        target = target_of(seen, labels, table)
+        table = table_of(counted(target, labels, near), first)
+    return np.take_along_axis(target, labels.astype(np.intp), 0)[0]
