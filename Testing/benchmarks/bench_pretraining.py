@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import torch
-from pretraining_arms import ARMS, OUT, SHARES, keep, results, run_arm
+from pretraining_arms import ARMS, JOBS, OUT, SHARES, keep, results, run_arm
 from pretraining_tables import tables
 
 
@@ -30,9 +30,8 @@ def main() -> None:
     torch.set_num_threads(1)
     OUT.mkdir(parents=True, exist_ok=True)
     done = {(row["arm"], row["share"], row["seed"]) for row in results()}
-    jobs = [(arm, share, seed) for seed in options.seeds for share in options.shares for arm in options.arms]
-    for job in jobs:
-        if job in done:
+    for job in [(*job, seed) for seed in options.seeds for job in JOBS]:
+        if job in done or job[0] not in options.arms or job[1] not in options.shares:
             continue
         if options.until and time.strftime("%H:%M") >= options.until:
             break

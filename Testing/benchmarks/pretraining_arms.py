@@ -23,7 +23,7 @@ import numpy.typing as npt
 import torch
 from RefSegLib.models.networks import build_segmenter
 from RefSegLib.models.spec import Label, Network, SegmenterSpec
-from RefSegLib.pretraining.pretrain import learn
+from RefSegLib.pretraining.pretrain import STILL, learn
 from RefSegLib.pretraining.pretrained import Method
 from RefSegLib.pretraining.reconstruction import ReconstructingSegmenter
 from RefSegLib.quality.corruptions import ALL, corrupt, moved
@@ -39,8 +39,8 @@ from safetensors.numpy import load_file, save_file
 from xray_data import ROOT, Picture, lungs
 
 OUT = Path(os.environ.get("REFSEG_OUT", ROOT / "out")) / "bench-pretraining"
-SIZE = 96
-STEPS, PRETRAINING_STEPS = 600, 1200
+SIZE = 72
+STEPS, PRETRAINING_STEPS = 300, 480
 SPEC = SegmenterSpec(
     name="lungs-transfer",
     dimensions=2,
@@ -49,36 +49,38 @@ SPEC = SegmenterSpec(
     spacing=(0, 1, 1),
     patch=(1, SIZE, SIZE),
     aligned=False,
-    network=Network(name="unet", arguments={"filters": [16, 32, 64, 128]}),
+    network=Network(name="unet", arguments={"filters": [8, 16, 32, 64]}),
 )
-POSE = Augmentation(looks=0.0)
 
 
 @dataclass(frozen=True)
 class Arm:
-    """before: how it was pretrained; looks: whether intensities are varied in pretraining and training."""
+    """before: how it was pretrained; varied: whether pretraining and training vary pose and intensities of images as
+    `refseg train` does, or take them as they are."""
 
     before: Method | None = None
     reconstruction: bool = False
-    looks: bool = False
+    varied: bool = False
 
     @property
     def augmentation(self) -> Augmentation:
         """Of pretraining and training."""
-        return Augmentation() if self.looks else POSE
+        return Augmentation() if self.varied else STILL
 
 
 ARMS = {
     "random init": Arm(),
     "masked autoencoding": Arm("masked"),
+    "T-AE + reconstruction": Arm("tiles", True),
     "T-AE": Arm("tiles"),
     "reconstruction only": Arm(reconstruction=True),
-    "T-AE + reconstruction": Arm("tiles", True),
-    "own augmentation": Arm(looks=True),
-    "own augmentation, T-AE + reconstruction": Arm("tiles", True, True),
-    "own augmentation, masked autoencoding": Arm("masked", looks=True),
+    "own augmentation": Arm(varied=True),
+    "own augmentation, T-AE + reconstruction": Arm("tiles", True, varied=True),
+    "own augmentation, masked autoencoding": Arm("masked", varied=True),
 }
 SHARES = (30, 10, 100)
+COMBINED = tuple(ARMS)[-2:]  # with 30 % of the labels only
+JOBS = [(arm, share) for share in SHARES for arm in ARMS if share == 30 or arm not in COMBINED]
 
 
 @lru_cache(maxsize=4)
@@ -111,19 +113,19 @@ def validation() -> list[Sample]:
     return [sample_of(p) for p in pictures("JSRT", "validation")]
 
 
-def pretrained(method: Method, looks: bool, seed: int) -> tuple[dict[str, npt.NDArray], float]:
+def pretrained(arm: Arm, seed: int) -> tuple[dict[str, npt.NDArray], float]:
     """What an arm starts from, pretrained now if it was not yet, and how many seconds that took."""
-    file = OUT / f"{method}{'-looks' if looks else ''}-{seed}.safetensors"
+    file = OUT / f"{arm.before}{'-varied' if arm.varied else ''}-{seed}.safetensors"
     if not file.exists():
         train = unlabeled()
         module, fitted, kept = learn(
             SPEC,
             train,
             validation(),
-            method=method,
+            method=arm.before,
             epochs=PRETRAINING_STEPS // steps_of(train, SPEC),
             seed=seed,
-            augmentation=Augmentation() if looks else POSE,
+            augmentation=arm.augmentation,
             checkpoint=file.with_suffix(".checkpoint"),
         )
         weights = {name: value.cpu().numpy() for name, value in module.network.state_dict().items() if name in kept}
@@ -135,7 +137,7 @@ def pretrained(method: Method, looks: bool, seed: int) -> tuple[dict[str, npt.ND
 def trained(name: str, share: int, seed: int) -> tuple[torch.nn.Module, dict[str, Any]]:
     """The segmenter of an arm, and how its training went."""
     arm, train = ARMS[name], labeled(share)
-    weights, before = pretrained(arm.before, arm.looks, seed) if arm.before else (None, 0.0)
+    weights, before = pretrained(arm, seed) if arm.before else (None, 0.0)
     segmenter = started(build_segmenter, SPEC, seed, weights, whole=True)
     place = OUT / f"{name} {share} {seed}.checkpoint"
     fitted = train_segmenter(
@@ -157,6 +159,7 @@ def run_arm(name: str, share: int, seed: int) -> dict[str, Any]:
     """Train and test an arm; one line of the results."""
     segmenter, told = trained(name, share, seed)
     found = tested(segmenter, "test")
+    told["validation, corrupted"] = tested(segmenter, "validation", (5,))
     for site in ("Montgomery", "Shenzhen"):
         found[site] = mean_dice(segmenter, pictures(site, None))
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
