@@ -311,6 +311,7 @@ def test_a_region_is_looked_at_and_the_log_of_a_session_is_downloaded(at_work, b
     first = int(layers[0] + layers[-1] + 1) // 2  # half of what was found lies before it
 
     at_work.tab("segment")
+    at_work.page.locator(".refseg-notice .v-alert__close button").click()  # of the first
     at_work.choose("region", "A box")
     thumbs = [at_work.page.locator(f".refseg-region-{axis} .v-slider-thumb") for axis in range(3)]
     expect(thumbs[0]).to_have_count(2)
