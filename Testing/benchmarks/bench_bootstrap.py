@@ -31,7 +31,7 @@ from RefSegLib.models.spec import Label, Network, SegmenterSpec
 from shape_data import ROOT, SETS, Set, load_set
 
 OUT = Path(os.environ.get("REFSEG_OUT", ROOT / "out")) / "bench-bootstrap"
-VAE_STEPS, GAN_STEPS, STEPS, ROUNDS = 600, 400, 200, 3
+VAE_STEPS, GAN_STEPS, STEPS, ROUNDS = 600, 500, 200, 3
 GANS = {
     "CycleGAN": GanSettings(vae=False, calibration=False, steps=GAN_STEPS),
     "+ VAE discriminator": GanSettings(calibration=False, steps=GAN_STEPS),
@@ -39,7 +39,7 @@ GANS = {
 }
 FULL = "+ channel calibration"
 # What is done in one go gives several rows; what tells most comes first.
-JOBS = ("oracle", "peer", FULL, "rounds", "all", "selection", "CycleGAN", "+ VAE discriminator")
+JOBS = (FULL, "rounds", "oracle", "peer", "all", "selection", "CycleGAN", "+ VAE discriminator")
 
 
 def main() -> None:
