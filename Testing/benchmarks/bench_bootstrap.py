@@ -31,7 +31,7 @@ from RefSegLib.models.spec import Label, Network, SegmenterSpec
 from shape_data import ROOT, SETS, Set, load_set
 
 OUT = Path(os.environ.get("REFSEG_OUT", ROOT / "out")) / "bench-bootstrap"
-VAE_STEPS, GAN_STEPS, STEPS, ROUNDS = 600, 500, 200, 3
+VAE_STEPS, GAN_STEPS, STEPS, ROUNDS = 500, 350, 150, 3
 GANS = {
     "CycleGAN": GanSettings(vae=False, calibration=False, steps=GAN_STEPS),
     "+ VAE discriminator": GanSettings(calibration=False, steps=GAN_STEPS),
@@ -168,7 +168,10 @@ def _started(wanted: Set, seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.
     """Images, truth (to report how good pseudo labels were), who validates, and what the CycleGAN finds."""
     learned = ~wanted.of("test")
     images = wanted.images[learned]
-    first = found_masks(_gan(wanted, seed, FULL), images, seed=seed)
+    file = folder_of(wanted, seed) / "first.pt"
+    if not file.exists():
+        torch.save(found_masks(_gan(wanted, seed, FULL), images, seed=seed), file)
+    first = torch.load(file, weights_only=True)
     return images, wanted.truth[learned], wanted.of("validation")[learned], first
 
 

@@ -79,7 +79,7 @@ def train_cyclegan(
     average = copy.deepcopy(gan)
     judges = [p for name, p in gan.named_parameters() if name.startswith("judge")]
     drawers = [p for name, p in gan.named_parameters() if not name.startswith("judge")]
-    optimizers = [torch.optim.Adam(part, settings.rate, BETAS) for part in (drawers, judges)]
+    optimizers = [torch.optim.Adam(part, settings.rate, BETAS, fused=True) for part in (drawers, judges)]
     parts = {"gan": gan, "average": average, "drawers": optimizers[0], "judges": optimizers[1]}
     state: dict[str, Any] = {"step": 0, "score": -np.inf, "weights": {}, "history": [], "masks": [], "images": []}
     if checkpoint is not None and checkpoint.exists():
@@ -251,7 +251,4 @@ def _past(kept: list[torch.Tensor], drawn: torch.Tensor, chance: torch.Generator
 @torch.no_grad()
 def _follow(average: CycleGan, gan: CycleGan, step: int) -> None:
     share = 1 - min(AVERAGING, (1 + step) / (10 + step))
-    for mean, new in zip(average.parameters(), gan.parameters(), strict=True):
-        mean.lerp_(new, share)
-    for mean, new in zip(average.buffers(), gan.buffers(), strict=True):  # the vectors
-        mean.copy_(new)
+    torch._foreach_lerp_(list(average.parameters()), list(gan.parameters()), share)
