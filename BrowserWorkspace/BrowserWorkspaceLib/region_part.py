@@ -74,7 +74,9 @@ class RegionPart:
         self._state.region = AUTOMATIC
 
     def update(self):
-        """Say what is chosen, or why nothing can be."""
+        """Say what is chosen, or why nothing can be; in a session the box would be in the way of its tools."""
+        if self._node is not None:
+            self._node.GetDisplayNode().SetVisibility(self._app.workspace.session is None)
         self._state.region_why = self._app.opened_reason()
         self._state.region_about = aboutRegion(self._state.region)
 

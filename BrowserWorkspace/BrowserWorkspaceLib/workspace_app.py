@@ -33,6 +33,8 @@ from BrowserWorkspaceLib.workspace_ui import TITLE, WorkspaceUI
 
 # After a stroke: what was changed by it is read once.
 SETTLED_SECONDS = 0.4
+# Between what an image takes and what showing it takes, the page is answered.
+SHOWN_SECONDS = 0.01
 
 
 class WorkspaceApp(TrameApp):
@@ -216,6 +218,11 @@ class WorkspaceApp(TrameApp):
             panel.poll()
 
     def _on_image(self, image, name):
+        # The tools to paint with ask for it: 70 ms for 256 cubed voxels, in a round of their own. It is remembered.
+        image.data.GetScalarRange()
+        self.pump.once("image", SHOWN_SECONDS, lambda: self._show_image(image, name))
+
+    def _show_image(self, image, name):
         self._leave()  # much can happen while an image is read
         self.show(volumeToNode(image, self.scene, name))
         self.say(_("'{name}' is open.").format(name=name))
