@@ -76,9 +76,11 @@ bench-latency: install
 bench-heartbeat: install
 	$(PY) Testing/benchmarks/bench_heartbeat.py
 
-# From a click to the mask on the page, from the wheel to the next frame, in a real browser.
+# From a click to the mask on the page, from the wheel to the next frame, in a real browser; then how long views stand
+# still while images and masks are opened and saved.
 bench-app: install browser
 	$(PY) Testing/benchmarks/bench_app.py
+	$(PY) Testing/benchmarks/bench_app_loop.py
 
 soak: install
 	OMP_NUM_THREADS=1 $(PY) Testing/benchmarks/bench_soak.py --out out/bench-soak/soak.json
