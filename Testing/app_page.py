@@ -116,6 +116,12 @@ class AppPage:
         shown = Image.open(io.BytesIO(self.of_view("img", view).screenshot())).convert("RGB")
         return np.asarray(shown).astype(int)
 
+    def small_picture(self, name):
+        """A picture of the page on a small screen; it stays that small."""
+        self.page.set_viewport_size({"width": 1280, "height": 720})
+        self.page.wait_for_timeout(2000)  # views draw finely once nothing moves
+        picture(self.page, name)
+
     def of_view(self, selector, view):
         """The one of the elements that lies in a view."""
         boxes = [element.bounding_box() for element in self.page.locator(".refseg-views img").all()]

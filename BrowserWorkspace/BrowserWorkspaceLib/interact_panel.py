@@ -9,7 +9,7 @@ from trame.widgets import html
 from trame.widgets.vuetify3 import VProgressLinear, VSelect, VTextField
 
 from BrowserWorkspaceLib.corrections_part import CorrectionsPart
-from BrowserWorkspaceLib.widgets import action, heading, row
+from BrowserWorkspaceLib.widgets import action, heading, quoted, row
 
 # trame-slicer tells of one stroke several times; this long after the last time it is through.
 STROKE_SECONDS = 0.2
@@ -64,11 +64,12 @@ class InteractPanel:
                 model_value=("session_percent",), indeterminate=("!session_percent",), height=6, color="primary"
             )
             with row():
-                html.Div("{{ session_told }}", classes="text-caption flex-grow-1 refseg-session-told")
+                told = f"{{{{ session_told || {quoted(_('Working on it.'))} }}}}"
+                html.Div(told, classes="text-caption flex-grow-1 refseg-session-told")
                 action(
                     _("Cancel"),
                     self._workspace.turns.stop,
-                    "session_why.cancel",
+                    "''",  # it is shown while there is something to cancel, and only then
                     _("What is being worked on comes to nothing."),
                     classes="refseg-session-cancel",
                 )
@@ -181,7 +182,7 @@ class InteractPanel:
 
     def update(self):
         """Enable what can succeed, and say why the rest cannot."""
-        state, running, busy = self._state, self._workspace.session is not None, self._workspace.turns.busy
+        state, running = self._state, self._workspace.session is not None
         model = self._app.segmenting.model
         able = str(state.patient or "").strip() and state.model
         state.session_running = running
@@ -189,7 +190,6 @@ class InteractPanel:
             "start": "" if running else self._reason(),
             "add": self._app.opened_reason() or ("" if model is not None else _("Choose a model first.")),
             "accept": "" if able else _("Name the patient and choose the model that learns."),
-            "cancel": "" if busy else _("Nothing is running."),
             "end": "",
         }
         self._corrections.update()

@@ -53,10 +53,16 @@ class LimitsPart:
                     classes=f"refseg-{name.replace('_', '-')}",
                     title=_("The view goes there when Enter is pressed."),
                     __events=[("keyup_enter", "keyup.enter")],
-                    keyup_enter=(self.show, f"['{name}']"),
+                    keyup_enter=(self.show, f"[limits_axis, {name}]"),
                 )
         with row():
-            action(_("Use limits"), self.use, "limits_why", words.useLimits(False), classes="refseg-limits")
+            action(
+                _("Use limits"),
+                (self.use, "[limits_axis, limits_first, limits_last]"),
+                "limits_why",
+                words.useLimits(False),
+                classes="refseg-limits",
+            )
 
     def ask(self, identifier, before):
         """Ask people about a segment. before: sentences that come first."""
@@ -71,29 +77,26 @@ class LimitsPart:
 
         workspace.proposeLimits(asked)
 
-    def use(self):
-        """The structure lies between the two slices."""
+    def use(self, axis, first, last):
+        """The structure lies between two slices. What was typed comes with the call: the state may come later."""
 
         def work():
-            first, last = (self._index(name) for name in ("limits_first", "limits_last"))
-            self._workspace.setLimits(int(self._state.limits_axis), min(first, last), max(first, last))
+            self._workspace.setLimits(int(axis), *sorted((self._index(first), self._index(last))))
             self._app.say(_("Now correct where the mask is wrong, or press Next slice."))
 
         self._do(work)
 
-    def show(self, name):
+    def show(self, axis, number):
         """Let the slice view show the slice that is named as a limit."""
-        self._do(lambda: self._workspace.showSlice(int(self._state.limits_axis), self._index(name)))
+        self._do(lambda: self._workspace.showSlice(int(axis), self._index(number)))
 
     def update(self, locked):
         """locked: the segment may not be changed."""
         self._state.limits_why = words.useLimits(True) if locked else ""
 
-    def _index(self, name):
+    def _index(self, number):
         """A number that was typed, as one of a slice that there is."""
-        index = min(max(int(self._state[name] or 0), 0), self._state.limits_max)
-        self._state[name] = index
-        return index
+        return min(max(int(number or 0), 0), self._state.limits_max)
 
     def _show(self, axis, first, last):
         state = self._state
