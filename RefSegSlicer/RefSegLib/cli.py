@@ -98,8 +98,10 @@ def train(
     write_report(version.manifest.model_dump(mode="json"), report)
     console.print(f"{name}@{version.version} was trained{' and is active' if first else ''}.")
     console.print_json(json.dumps(version.manifest.scores))
-    if noisy:
-        page = place.home / "reports" / f"{name}-{version.version}" / "report.html"
+    page = place.home / "reports" / f"{name}-{version.version}" / "report.html"
+    if not noisy:
+        console.print(f"Curves and pictures: {page}", highlight=False, markup=False, soft_wrap=True)
+    else:
         counts = version.manifest.settings
         console.print(
             f"{counts['suspected']} of the {counts['masks']} masks it learned from may be wrong; see {page}\n"

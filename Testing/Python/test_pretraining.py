@@ -265,6 +265,8 @@ def test_a_training_starts_from_what_was_pretrained_and_stores_no_branch(disk_fo
     assert all(np.array_equal(fresh[name].cpu(), value) for name, value in before.weights.items())
 
     version = train(spec, pair_cases(images, labels), store, init=before, reconstruction=True, epochs=2, seed=0)
+    page = (store.home / "reports" / "disk-1" / "report.html").read_text()
+    assert "the pretrained encoder &#x27;disks&#x27;" in page and "Validation cases" in page
     assert set(version.segmenter()) == set(build_segmenter(spec).state_dict())
     settings = version.manifest.settings
     assert settings["reconstruction"] and settings["pretrained"]["digest"] == before.about.digest

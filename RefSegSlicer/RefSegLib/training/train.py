@@ -33,6 +33,7 @@ from RefSegLib.training.augment import Augmentation
 from RefSegLib.training.batches import batch_of
 from RefSegLib.training.cases import Case, Sample, by_role, cached_samples, fingerprint
 from RefSegLib.training.fit import Fit, best_device, has_bfloat16
+from RefSegLib.training.page import page_folder, page_of
 from RefSegLib.training.segmenter import train_segmenter
 from RefSegLib.training.split import Role
 from RefSegLib.volume.io import read_image, read_labels
@@ -55,8 +56,9 @@ def train(
 
     init: a version to start from; layers of another shape (other labels) start anew. Or what pretraining left, which
     must fit as a whole. reconstruction: the encoder learns to draw the image as well (pretraining/reconstruction.py);
-    nothing of that branch is stored. A training that was killed goes on where it was when it is started again with the
-    same data and settings, and comes to the same weights. The same seed gives the same weights on the same machine.
+    nothing of that branch is stored. A page with curves and pictures is left in home/reports.
+    A training that was killed goes on where it was when it is started again with the same data and settings, and comes
+    to the same weights. The same seed gives the same weights on the same machine.
 
     Raises BadInput for data that cannot be trained on (naming the file), RefSegError if training breaks down,
     Cancelled if the user asked to stop.
@@ -87,7 +89,7 @@ def train(
         checkpoint=folder / "segmenter.checkpoint",
         progress=progress.part(0.05, 0.8),
     )
-    return finish(
+    made = finish(
         spec,
         segmenter,
         segmenter_fit,
@@ -107,6 +109,8 @@ def train(
         progress=progress.part(0.8, 1.0),
         init=version,
     )
+    page_of(made, segmenter, segmenter_fit, samples["validation"]).write(page_folder(store, made))
+    return made
 
 
 def finish(
