@@ -1,3 +1,4 @@
+import json
 import re
 
 import cv2
@@ -171,19 +172,17 @@ def test_every_step_of_the_ladder_trains_the_parts_it_has(disc_vae, vae, calibra
 
 def test_images_without_masks_become_a_version_with_a_report(tmp_path, monkeypatch):
     monkeypatch.setattr(bootstrapping, "VAE_STEPS", 100)
+    monkeypatch.setattr(RoundSettings.__init__, "__defaults__", (True, True, 3, 80))
     images, masks = disc_files(tmp_path)
     store = ModelStore(tmp_path / "store")
-    version = bootstrapping.bootstrap(
-        sorted(images.glob("*.png")),
-        PRIOR,
-        store,
-        name="discs",
-        label="disc",
-        size=32,
-        gan=GanSettings(steps=150),
-        rounds=RoundSettings(rounds=1, steps=80),
-        seed=0,
-    )
+    prior = tmp_path / "prior.json"
+    prior.write_text(PRIOR.model_dump_json())
+    arguments = ["--images", images, "--shape", f"ellipse:{prior}", "--name", "discs", "--label", "disc", "--size", 32]
+    arguments += ["--steps", 150, "--rounds", 1, "--store", store.home, "--report", tmp_path / "report.json"]
+    result = CliRunner().invoke(app, ["bootstrap", *map(str, arguments)], catch_exceptions=False)
+    assert "is active" in result.output and "its scores are against these" in result.output
+    version = store.load("discs")
+    assert json.loads((tmp_path / "report.json").read_text())["version"] == version.version
     manifest = version.manifest
     assert manifest.settings["method"] == "bootstrap" and "pseudo" in manifest.settings["scores against"]
     assert manifest.settings["prior"]["size"] == [0.35, 0.6] and manifest.data["images"] == 40
