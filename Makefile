@@ -93,7 +93,7 @@ bench-learning: install
 bench-pretraining: install
 	OMP_NUM_THREADS=1 $(PY) Testing/benchmarks/bench_pretraining.py --tables docs/pretraining-tables.md
 
-# REFSEG_DATA names the folder with cxr_lung, qubiq_brain_growth and fundus_vessels. Goes on where it was stopped.
+# REFSEG_DATA names the folder with cxr_lung, hc18_fetal_head, qubiq_brain_growth and fundus_vessels. Goes on where it was stopped.
 bench-noisy: install
 	OMP_NUM_THREADS=1 $(PY) Testing/benchmarks/bench_noisy.py --tables docs/noisy-tables.md
 

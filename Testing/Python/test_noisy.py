@@ -18,6 +18,7 @@ from RefSegLib.noisy.segmenter import believed_batches, train_noisy_segmenter
 from RefSegLib.noisy.t_loss import TLoss
 from RefSegLib.noisy.train_noisy import train_noisy
 from RefSegLib.progress import Progress
+from RefSegLib.quality.metrics import dice
 from RefSegLib.training.augment import Augmentation
 from RefSegLib.training.batches import patch_batches
 from RefSegLib.training.cases import Sample
@@ -109,19 +110,32 @@ def test_what_was_changed_is_found_and_what_was_not_is_left_alone():
 # -- whole masks
 
 
-def test_bad_masks_are_suspected_whatever_their_share():
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.5, 0.7])
+@pytest.mark.parametrize("bias", [0.0, 0.2])
+def test_bad_masks_are_suspected_whatever_their_share_and_wherever_the_network_errs(share, bias):
     rng = np.random.default_rng(0)
-    for share in (0.0, 0.3, 0.5, 0.7):
-        bad = rng.random(100) < share
-        values = np.where(bad, rng.uniform(0.15, 0.6, 100), rng.normal(0.05, 0.01, 100))
-        suspected = values > images.limit_of(values)
-        assert (suspected == bad).mean() > 0.95, share
-        trust = images.trust_of(values, images.limit_of(values))
-        assert trust[~bad].min() > 0.4 and (not bad.any() or np.median(trust[bad]) < 0.2)
+    bad = rng.random(100) < share
+    points = np.where(bad[:, None], rng.uniform(0, 0.5, (100, 2)), rng.normal((0.05, 0.05 + bias), 0.01, (100, 2)))
+    off, limit = images.distances(points)
+    assert ((off > limit) == bad).mean() > 0.9
+    trust = images.trust_of(off, limit)
+    assert np.median(trust[~bad]) > 0.9 and (not bad.any() or np.median(trust[bad]) < 0.2)
 
 
 def test_of_few_masks_none_is_suspected():
-    assert images.limit_of(np.array([0.01, 0.5])) == 1.0
+    off, limit = images.distances(np.array([[0.01, 0], [0.5, 0.2]]))
+    assert (off <= limit).all() and (images.trust_of(off, limit) == 1).all()
+
+
+def test_what_a_mask_has_too_much_and_what_it_misses_add_up_to_its_dice():
+    seen = np.zeros((3, 1, 4, 4), np.float32)
+    seen[1, 0, :2], seen[2, 0, 2], seen[0, 0, 3] = 1, 1, 1
+    given = np.zeros((2, 1, 4, 4), np.uint16)
+    given[0, 0, :1], given[0, 0, 2:] = 1, 2
+    found = images.disagreement(seen, given)
+    dices = [dice(given[0] == v, seen[v] > 0.5) for v in (1, 2)]
+    assert found[0].sum() == pytest.approx(1 - np.mean(dices))
+    assert found[1].tolist() == [0, 1]  # an empty mask misses everything
 
 
 def test_a_whole_mask_that_is_bad_counts_less():

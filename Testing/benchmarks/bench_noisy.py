@@ -3,7 +3,8 @@
     python Testing/benchmarks/bench_noisy.py [--tables docs/noisy-tables.md] [--minutes 110]
 
 Every arm leaves one line in out/bench-noisy/results.jsonl (REFSEG_OUT names another folder than out); goes on where it
-was stopped, arm by arm. REFSEG_DATA names the folder with cxr_lung, qubiq_brain_growth and fundus_vessels.
+was stopped, arm by arm. REFSEG_DATA names the folder with cxr_lung, hc18_fetal_head,
+qubiq_brain_growth and fundus_vessels.
 """
 
 from __future__ import annotations

@@ -20,10 +20,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from rater_data import brains, vessels
+from rater_data import brains, heads, vessels
 from RefSegLib.models.networks import build_segmenter
 from RefSegLib.models.spec import Network, SegmenterSpec
-from RefSegLib.noisy import images
 from RefSegLib.noisy.co_teaching import CoTeaching
 from RefSegLib.noisy.corrections import corrected
 from RefSegLib.noisy.mask_noise import Corrupted, corrupt_some
@@ -46,8 +45,9 @@ CLEAN, PLAIN, T_LOSS, CO, CO_TOLD = "clean oracle", "plain", "T-Loss", "co-teach
 LEVELS = {"pixel only": "pixel", "image only": "image", "both": "both"}
 SINGLE, ALL = "one rater: ", "all raters: "
 STRENGTH = 0.9
+MOST = {"train": 120, "validation": 24, "test": 100}
 FILTERS = [8, 16, 32, 64]
-EPOCHS = {"lungs": 60, "brains": 150, "vessels": 150}
+EPOCHS = {"lungs": 60, "heads": 60, "brains": 150, "vessels": 150}
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,8 @@ def jobs() -> Iterator[Job]:
         yield Job("lungs", 0.5, "mixed", arm)
     for arm in (PLAIN, "both"):
         yield Job("lungs", 0.5, "dilation", arm)
+    for arm in (CLEAN, PLAIN, "both"):
+        yield Job("heads", 0.0 if arm == CLEAN else 0.5, "mixed", arm)
     for arm in (SINGLE + PLAIN, SINGLE + "both", ALL + PLAIN, ALL + "both"):
         yield Job("brains", 1.0, "raters", arm)
     for share in (0.7, 0.3):
@@ -178,8 +180,9 @@ def spec_of(job: Job, shape: tuple[int, int]) -> SegmenterSpec:
 
 def pictures(job: Job, role: str) -> Pictures:
     """The pictures of the patients of one role, with the masks this arm is given."""
-    if job.set == "lungs":
-        chosen = [p for p in lungs("JSRT", 48) if p.role == role]
+    if job.set in ("lungs", "heads"):
+        everybody = lungs("JSRT", 48) if job.set == "lungs" else heads((48, 64))
+        chosen = [p for p in everybody if p.role == role][: MOST[role]]
         truth = [p.mask for p in chosen]
         masks = {p.name: p.mask[None].astype(np.uint16) for p in chosen}
         kinds = None if job.kinds == "mixed" else [job.kinds]
@@ -241,8 +244,7 @@ def _maps(network: torch.nn.Module, train: list[RatedSample], data: Pictures, sp
         now = [dice(one.target[1, 0] > 0.5, truth) for one, truth in zip(believed, data.truth, strict=True)]
         result[level] = _precision_recall(flagged, changed) | {"masks": float(np.mean(now))}
     result["kinds"] = {kind: _precision_recall(flagged[kinds == kind], changed[kinds == kind]) for kind in set(kinds)}
-    disagreements = np.concatenate([one.disagreement for one in believed])
-    suspected = disagreements > images.limit_of(disagreements)
+    suspected = np.concatenate([one.suspected for one in believed])
     result["image"] = _precision_recall(suspected, changed.any((1, 2, 3)))
     seen = np.stack([predict(network, s.image, spec)[None] != s.given for s in train])[:, 0]
     result["prediction"] = _precision_recall(seen, changed)

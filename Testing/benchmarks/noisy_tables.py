@@ -11,6 +11,7 @@ from noisy_arms import ALL, CLEAN, CO, CO_TOLD, EPOCHS, FILTERS, LEVELS, PLAIN, 
 Found = dict[str, dict[str, Any]]
 ARMS = (CLEAN, PLAIN, T_LOSS, CO, CO_TOLD, *LEVELS)
 COMMAND = "make bench-noisy"
+SETS = {"lungs": ("Lungs (JSRT X-rays)", "48 x 48"), "heads": ("Fetal heads (hc18 ultrasound)", "48 x 64")}
 MISSING = "not measured"
 
 
@@ -29,10 +30,10 @@ def read(file: Path) -> Found:
 def tables(found: Found) -> str:
     """Everything that is there; arms that are missing are named."""
     lines = [_head(found)]
-    seeds = sorted({job.seed for job in jobs() if job.set == "lungs"})
-    for seed in seeds:
-        for kinds in ("mixed", "dilation"):
-            lines += _noise(found, kinds, seed)
+    for wanted in SETS:
+        for seed in (0, 1):
+            for kinds in ("mixed", "dilation"):
+                lines += _noise(found, wanted, kinds, seed)
     lines += _maps(found)
     for name, what in (("brains", "Newborns' brains, seven raters"), ("vessels", "Vessels of the retina, two raters")):
         lines += _raters(found, name, what)
@@ -66,13 +67,13 @@ def _points(value: float | None) -> str:
     return MISSING if value is None else f"{100 * value:.1f}"
 
 
-def _noise(found: Found, kinds: str, seed: int) -> list[str]:
-    """Lungs: a row an arm, a column a share of wrong masks."""
-    shares = sorted({j.noise for j in jobs() if (j.set, j.kinds, j.seed) == ("lungs", kinds, seed) and j.noise})
+def _noise(found: Found, wanted: str, kinds: str, seed: int) -> list[str]:
+    """A row an arm, a column a share of wrong masks."""
+    shares = sorted({j.noise for j in jobs() if (j.set, j.kinds, j.seed) == (wanted, kinds, seed) and j.noise})
     if not shares:
         return []
-    clean = _of(found, "lungs", 0.0, "mixed", CLEAN, seed)
-    some = next((one for one in found.values() if "maps" in one), None)
+    clean = _of(found, wanted, 0.0, "mixed", CLEAN, seed)
+    some = clean
     what = (
         "dilation, erosion, shift, missing parts and border noise, as often each"
         if kinds == "mixed"
@@ -81,7 +82,7 @@ def _noise(found: Found, kinds: str, seed: int) -> list[str]:
     patients = f"{some['patients']['train']} images train, {some['patients']['test']} test" if some else ""
     lines = [
         "",
-        f"## Lungs (JSRT X-rays), {kinds} noise{f', seed {seed}' if seed else ''}",
+        f"## {SETS[wanted][0]}, {kinds} noise{f', seed {seed}' if seed else ''}",
         "",
         f"{patients}, 48 x 48 pixels, {EPOCHS['heads']} epochs of 8 steps. Wrong masks: {what}, strength {STRENGTH:g}.",
         "",
@@ -90,15 +91,15 @@ def _noise(found: Found, kinds: str, seed: int) -> list[str]:
     ]
     quality = []
     for share in shares:
-        one = _of(found, "lungs", share, kinds, PLAIN, seed)
+        one = _of(found, wanted, share, kinds, PLAIN, seed)
         quality.append(MISSING if one is None else _points(one["given"]))
     lines.append("| *Dice of the masks given* | " + " | ".join(quality) + " |")
     lines.append(f"| {CLEAN} | " + " | ".join([_points(clean and clean["test"])] * len(shares)) + " |")
-    planned = {j.arm for j in jobs() if (j.set, j.kinds, j.seed) == ("lungs", kinds, seed)}
+    planned = {j.arm for j in jobs() if (j.set, j.kinds, j.seed) == (wanted, kinds, seed)}
     for arm in [name for name in ARMS if name in planned and name != CLEAN]:
         cells = []
         for share in shares:
-            one = _of(found, "lungs", share, kinds, arm, seed)
+            one = _of(found, wanted, share, kinds, arm, seed)
             cells.append(_points(one and one["test"]))
         lines.append(f"| {arm} | " + " | ".join(cells) + " |")
     return lines
@@ -126,7 +127,7 @@ def _maps(found: Found) -> list[str]:
                 f"{maps[k]['precision']:.2f} / {maps[k]['recall']:.2f}"
                 for k in ("pixel", "both", "prediction", "image")
             ]
-            noise = f"{job.noise:.0%} {job.kinds}{f', seed {job.seed}' if job.seed else ''}"
+            noise = f"{job.set}, {job.noise:.0%} {job.kinds}{f', seed {job.seed}' if job.seed else ''}"
             lines.append(f"| {noise} | {job.arm} | {' | '.join(cells)} | {_points(maps['both']['masks'])} |")
     both = _of(found, "lungs", 0.5, "mixed", "both")
     if both:

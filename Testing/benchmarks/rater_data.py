@@ -1,7 +1,7 @@
-"""Pictures outlined by several people, for bench_noisy.
+"""Pictures outlined by several people, and fetal heads, for bench_noisy.
 
 REFSEG_DATA holds qubiq_brain_growth (29 slices of newborns' brains, 7 raters), fundus_vessels/CHASEDB1 (28 photographs
-of 14 children's eyes, 2 raters). Nothing is cropped around the truth.
+of 14 children's eyes, 2 raters) and hc18_fetal_head. Nothing is cropped around the truth.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 from RefSegLib.training.split import Role, patient_of, split_of
-from xray_data import DATA
+from xray_data import DATA, Picture
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,16 @@ class RatedPicture:
 def _smaller(array: npt.NDArray, size: tuple[int, int]) -> npt.NDArray[np.float32]:
     """Averaged down to (j, i)."""
     return cv2.resize(array.astype(np.float32), size[::-1], interpolation=cv2.INTER_AREA)
+
+
+def heads(size: tuple[int, int]) -> list[Picture]:
+    """Fetal heads in ultrasound (hc18) at (j, i) pixels, by name; masks at half coverage."""
+    folder = DATA / "hc18_fetal_head"
+    pictures = []
+    for file in sorted((folder / "images").glob("*.png")):
+        gray, mask = (cv2.imread(str(folder / what / file.name), cv2.IMREAD_GRAYSCALE) for what in ("images", "masks"))
+        pictures.append(Picture(file.stem, _smaller(gray / 255, size), _smaller(mask > 0, size) >= 0.5))
+    return pictures
 
 
 def brains(size: tuple[int, int]) -> list[RatedPicture]:

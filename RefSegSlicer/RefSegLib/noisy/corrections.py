@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -29,11 +29,14 @@ PASSES = 4
 @dataclass(frozen=True)
 class Correction:
     """What is believed of one sample. target: (outputs, k, j, i) float16, summing to 1; weight: (k, j, i) float16;
-    disagreement, trust: (raters,), of each whole mask with the network, and how much it counts."""
+    disagreement: (raters, 2), what each whole mask has too much and misses, by what the network sees; off: (raters,),
+    how far that is from what good masks do; suspected: (raters,) bool; trust: (raters,), how much it counts."""
 
     target: npt.NDArray[np.float16]
     weight: npt.NDArray[np.float16]
     disagreement: Floats
+    off: Floats
+    suspected: npt.NDArray[np.bool_]
     trust: Floats
 
 
@@ -65,7 +68,9 @@ def as_given(sample: RatedSample, outputs: int) -> Correction:
     return Correction(
         votes(sample.given, outputs).astype(np.float16),
         np.ones(shape, np.float16),
+        np.zeros((raters, 2), np.float32),
         np.zeros(raters, np.float32),
+        np.zeros(raters, bool),
         np.ones(raters, np.float32),
     )
 
@@ -86,34 +91,35 @@ def corrected(
     for number, sample in enumerate(samples):
         progress(number / max(len(samples), 1), f"looking at {sample.name}")
         seen.append(seen_by(module, sample, spec))
-    found = [images.disagreement(s, sample.given) for s, sample in zip(seen, samples, strict=True)]
-    limit = images.limit_of(np.concatenate(found))
-    trust = [images.trust_of(values, limit) for values in found]
+    points = [images.disagreement(s, sample.given) for s, sample in zip(seen, samples, strict=True)]
+    off, limit = images.distances(np.concatenate(points))
+    raters = np.cumsum([len(sample.given) for sample in samples])[:-1]
+    whole = [(values, values > limit, images.trust_of(values, limit)) for values in np.split(off, raters)]
+    trust = [values[-1] for values in whole]
     if level == "image":
-        return [_weighed(*each, spec.outputs) for each in zip(samples, found, trust, strict=True)]
-    targets = _targets(seen, samples, spec.outputs, trust if level == "both" else None)
+        targets = [_trusted(sample, own, spec.outputs) for sample, own in zip(samples, trust, strict=True)]
+        weights = [np.full(t.shape[1:], own.max(), np.float32) for t, own in zip(targets, trust, strict=True)]
+    else:
+        targets = _targets(seen, samples, spec.outputs, trust if level == "both" else None)
+        weights = [_confidence(t, own if level == "both" else None) for t, own in zip(targets, trust, strict=True)]
     return [
-        Correction(
-            target.astype(np.float16),
-            _confidence(target, t if level == "both" else None).astype(np.float16),
-            values,
-            t,
-        )
-        for target, values, t in zip(targets, found, trust, strict=True)
+        Correction(target.astype(np.float16), weight.astype(np.float16), values, *about)
+        for target, weight, values, about in zip(targets, weights, points, whole, strict=True)
     ]
 
 
-def _weighed(sample: RatedSample, found: Floats, trust: Floats, outputs: int) -> Correction:
+def _trusted(sample: RatedSample, trust: Floats, outputs: int) -> Floats:
+    """The vote of the raters, each as far as trusted."""
     share = trust / trust.sum()
-    target = sum(s * votes(labels[None], outputs) for s, labels in zip(share, sample.given, strict=True))
-    weight = np.full(sample.given.shape[1:], trust.max(), np.float16)
-    return Correction(target.astype(np.float16), weight, found, trust)
+    return sum(s * votes(labels[None], outputs) for s, labels in zip(share, sample.given, strict=True))
 
 
 def _confidence(target: Floats, trust: Floats | None) -> Floats:
-    """How much a voxel counts: by how sure its target is, and half by how far its masks are trusted."""
+    """How much a voxel counts: by how sure its target is, and by how far its masks are trusted: what is believed of a
+    bad mask is mostly what the network said itself, and learning that only confirms it (lungs with half of the masks
+    wrong: no better than plain training when such masks counted half)."""
     sure = target.max(0)
-    return sure if trust is None else sure * (0.5 + 0.5 * trust.max())
+    return sure if trust is None else sure * trust.max()
 
 
 def _targets(
@@ -152,5 +158,5 @@ def save(folder: Path, corrections: Sequence[Correction]) -> list[Correction]:
             file.unlink(missing_ok=True)  # the old one may still be mapped
             np.save(file, getattr(one, what))
             arrays.append(np.load(file, mmap_mode="r"))
-        mapped.append(Correction(*arrays, one.disagreement, one.trust))
+        mapped.append(replace(one, target=arrays[0], weight=arrays[1]))
     return mapped

@@ -22,7 +22,7 @@ from RefSegLib.training.fit import Fit, fast_precision, fit
 from RefSegLib.training.losses import dice_ce
 from RefSegLib.training.segmenter import validation_dice
 
-WARM_UP = 0.5  # share of the epochs that learn the masks as they are: networks learn what is common first
+WARM_UP = 0.3  # share of the epochs that learn the masks as they are: networks learn what is common first
 CHECKS = 20  # times that the masks are looked at anew, as often as the network is validated
 
 
@@ -42,9 +42,10 @@ def train_noisy_segmenter(
     """Dice + cross-entropy, both weighted, on what the running mean of the network believes of the masks.
 
     For the first WARM_UP of the epochs the masks are taken as they are; afterwards they are looked at anew after each
-    validation, as `corrected` does at `level`. Kept are the weights with the best mean Dice on `validation`, whose
-    masks are taken as they are. Resumed from `checkpoint` the training comes to the same weights: what is believed
-    depends on the running mean alone, and is renewed where checkpoints are written.
+    validation, as `corrected` does at `level`. Kept are the weights with the best mean Dice over the better half of
+    `validation`: its masks may be wrong too, and a network that gets better agrees less with those that are.
+    Resumed from `checkpoint` the training comes to the same weights, but where dropout draws: what is believed depends
+    on the running mean alone, and is renewed where checkpoints are written.
     """
     device = next(module.parameters()).device
     every = max(1, epochs // CHECKS)
@@ -69,7 +70,7 @@ def train_noisy_segmenter(
             module,
             batches,
             loss_of,
-            lambda network: validation_dice(network, validation, spec),
+            lambda network: better_half([validation_dice(network, [sample], spec) for sample in validation]),
             epochs=epochs,
             steps=steps_of(train, spec),
             pieces=batch_of(spec),
@@ -78,6 +79,12 @@ def train_noisy_segmenter(
             checkpoint=checkpoint,
             progress=progress,
         )
+
+
+def better_half(scores: Sequence[float]) -> float:
+    """The mean of the larger half of the scores, rounded up."""
+    ordered = sorted(scores, reverse=True)
+    return float(np.mean(ordered[: (len(ordered) + 1) // 2]))
 
 
 def _room(checkpoint: Path | None) -> Path | None:

@@ -15,7 +15,7 @@ from RefSegLib.errors import BadInput
 from RefSegLib.models.networks import build_segmenter
 from RefSegLib.models.spec import SegmenterSpec
 from RefSegLib.models.store import ModelStore, ModelVersion
-from RefSegLib.noisy import images, pixels
+from RefSegLib.noisy import pixels
 from RefSegLib.noisy.corrections import Correction, Level, corrected
 from RefSegLib.noisy.raters import RatedCase, RatedSample, consensus_case, rated_samples
 from RefSegLib.noisy.segmenter import train_noisy_segmenter
@@ -88,8 +88,7 @@ def train_noisy(
         progress=progress.part(0.05, 0.75),
     )
     believed = corrected(segmenter, train, spec, "both", progress.part(0.75, 0.8))
-    limit = images.limit_of(np.concatenate([one.disagreement for one in believed]))
-    suspects = suspected(train, believed, limit)
+    suspects = suspected(train, believed)
     version = finish(
         spec,
         segmenter,
@@ -113,7 +112,7 @@ def train_noisy(
         progress=progress.part(0.8, 1.0),
         init=None if before else init,
     )
-    report_of(version, segmenter_fit, train, believed, suspects, limit).write(report_folder(store, version))
+    report_of(version, segmenter_fit, train, believed, suspects).write(report_folder(store, version))
     return version
 
 
@@ -126,10 +125,10 @@ def _as_believed(sample: RatedSample, one: Correction) -> Sample:
     return Sample(sample.name, sample.image, one.target.argmax(0).astype(np.uint16), sample.spacing)
 
 
-def suspected(samples: Sequence[RatedSample], believed: Sequence[Correction], limit: float) -> list[dict[str, Any]]:
-    """One entry for each mask, the most doubtful first: case, rater, disagreement with the network (1 - Dice), trust,
-    the share of its structures and those believed that is doubted, the sample and rater by number, and whether it is
-    suspected: it disagrees more than `limit`."""
+def suspected(samples: Sequence[RatedSample], believed: Sequence[Correction]) -> list[dict[str, Any]]:
+    """One entry for each mask, the most doubtful first: case, rater, what it has too much and misses (adding up to
+    1 - Dice with the network), how far that is from what good masks do, trust, the doubted share of its structures
+    and those believed, the sample and rater by number, and whether it is suspected."""
     entries = []
     for number, (sample, one) in enumerate(zip(samples, believed, strict=True)):
         wrong = pixels.doubted(one.target, sample.given)
@@ -139,14 +138,16 @@ def suspected(samples: Sequence[RatedSample], believed: Sequence[Correction], li
                 {
                     "case": sample.name,
                     "rater": name,
-                    "disagreement": float(one.disagreement[rater]),
+                    "too much": float(one.disagreement[rater, 0]),
+                    "missing": float(one.disagreement[rater, 1]),
+                    "off": float(one.off[rater]),
                     "trust": float(one.trust[rater]),
                     "doubted": float(wrong[rater].sum() / max(1, either.sum())),
-                    "suspected": bool(one.disagreement[rater] > limit),
+                    "suspected": bool(one.suspected[rater]),
                     "at": (number, rater),
                 }
             )
-    return sorted(entries, key=lambda entry: -entry["disagreement"])
+    return sorted(entries, key=lambda entry: -entry["off"])
 
 
 def report_of(
@@ -155,15 +156,14 @@ def report_of(
     samples: Sequence[RatedSample],
     believed: Sequence[Correction],
     suspects: Sequence[dict[str, Any]],
-    limit: float,
 ) -> Report:
     """The page about a training on masks that may be wrong."""
     report = Report(f"{version.name} {version.version}: training on masks that may be wrong")
     bad = [entry for entry in suspects if entry["suspected"]]
     report.text(
-        f"{len(bad)} of {len(suspects)} masks are suspected: they disagree with the network by more than {limit:.2f} "
-        "(1 - Dice where it is sure). Suspected does not mean wrong: a rare anatomy looks the same. Look at them, "
-        "mend those that are wrong, and train again."
+        f"{len(bad)} of {len(suspects)} masks are suspected: they disagree with the network otherwise than good masks "
+        "do. Suspected does not mean wrong: a rare anatomy looks the same. Look at them, mend those that are wrong, "
+        "and train again."
     )
     report.text(
         "Scores are against the masks as they are, so they say less than usual: "
@@ -174,24 +174,26 @@ def report_of(
         by_rater.setdefault(entry["rater"], []).append(entry)
     if len(by_rater) > 1:
         report.table(
-            ["rater", "masks", "suspected", "mean disagreement"],
+            ["rater", "masks", "suspected", "too much, mean", "missing, mean"],
             [
                 [
                     name,
                     len(own),
                     sum(e["suspected"] for e in own),
-                    f"{np.mean([e['disagreement'] for e in own]):.3f}",
+                    f"{np.mean([e['too much'] for e in own]):.1%}",
+                    f"{np.mean([e['missing'] for e in own]):.1%}",
                 ]
                 for name, own in sorted(by_rater.items())
             ],
         )
     report.table(
-        ["case", "rater", "disagreement", "trust", "doubted part", "suspected"],
+        ["case", "rater", "too much", "missing", "trust", "doubted part", "suspected"],
         [
             [
                 e["case"],
                 e["rater"],
-                f"{e['disagreement']:.3f}",
+                f"{e['too much']:.1%}",
+                f"{e['missing']:.1%}",
                 f"{e['trust']:.2f}",
                 f"{e['doubted']:.0%}",
                 "yes" if e["suspected"] else "",
