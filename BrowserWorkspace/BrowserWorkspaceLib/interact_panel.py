@@ -97,7 +97,8 @@ class InteractPanel:
                 hide_details=True,
                 classes="mb-2",
             )
-            with row():
+            # In sight on small screens, too, whose panel has to be scrolled.
+            with row(style="position: sticky; bottom: 0; background: rgb(var(--v-theme-surface)); z-index: 1;"):
                 action(
                     _("Accept"),
                     self.accept,

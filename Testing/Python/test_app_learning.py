@@ -119,7 +119,7 @@ def test_an_earlier_version_is_used_again_and_a_patient_forgotten(at_work, app_s
     picture(page, "app-learning-1-versions")
     rows.last.focus()
     page.keyboard.press("Enter")
-    expect(page.locator(".refseg-version-details")).to_contain_text("added by hand")
+    expect(page.locator(".refseg-version-details")).to_contain_text("when others were compared with it")
     at_work.press("use-version")
     at_work.told("Version 1 is active now.", "success")
     at_work.until_title("use-version", "active already")
