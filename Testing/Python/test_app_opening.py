@@ -4,6 +4,7 @@ views that fit, a region, downloads that are voxel for voxel what the server has
 import asyncio
 import base64
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import psutil
@@ -170,8 +171,8 @@ def test_a_dicom_folder_of_the_server_is_opened_where_it_lies(an_app, at_work, t
     crop = study / "11_HCropVolume"
     drop_from_disk(at_work, crop)
     expected = read_image(crop)
-    at_work.told("is open.")
-    check_saved(an_app, at_work, at_work.page.locator(".refseg-volume").inner_text(), expected)
+    at_work.told("'1' is open.")  # after its first file
+    check_saved(an_app, at_work, "1", expected)
     at_work.page.locator(".refseg-folder").click()
     at_work.page.locator(".refseg-folder-path input").fill(str(study))
     at_work.page.locator(".refseg-folder-open").click()
@@ -211,7 +212,8 @@ def lit(person):
     """The box (top, bottom, left, right), as fractions, of what is not black in the axial view, beside its controls."""
     pixels = person.pixels("axial")
     height, width = pixels.shape[:2]
-    seen = pixels[int(0.1 * height) : int(0.9 * height)].sum(axis=2) > 60
+    seen = pixels.sum(axis=2) > 60
+    seen[: height // 10], seen[-height // 10 :] = False, False
     rows, columns = np.flatnonzero(seen.mean(axis=1) > 0.1), np.flatnonzero(seen.mean(axis=0) > 0.1)
     return np.array([rows[0] / height, rows[-1] / height, columns[0] / width, columns[-1] / width])
 
@@ -219,7 +221,7 @@ def lit(person):
 def until_lit(person, expected):
     """Until the axial view shows the image in a box."""
     for _ in range(WAIT_MS // 200):
-        if np.allclose(lit(person), expected, atol=0.02):
+        if np.allclose(lit(person), expected, atol=0.03):
             return
         person.page.wait_for_timeout(200)
     raise AssertionError(f"{lit(person)} is not {expected}")
@@ -267,10 +269,10 @@ def test_views_show_all_of_the_image_with_its_segments_over_it_also_after_a_rest
         person = AppPage(page)
         expect(page.locator(".refseg-volume")).to_have_text("block")
         page.wait_for_function(ALL_DRAWN, timeout=READY_MS)
-        fitted = lit(person)
         _x, _y, width, height = page.locator(".refseg-views img").first.bounding_box().values()
-        assert fitted[2] < 0.01 and fitted[3] > 0.99  # it is as wide as the view
-        assert fitted[1] - fitted[0] == pytest.approx(grid.shape[1] / grid.shape[2] * width / height, abs=0.03)
+        half = grid.shape[1] / grid.shape[2] * width / height / 2
+        fitted = 0.5 - half, 0.5 + half, 0, 1  # it is as wide as the view
+        until_lit(person, fitted)
         person.open(tmp_path / "red.seg.nrrd")
         person.told("The segments of 'red.seg.nrrd' are open.")
         page.wait_for_function(RED_OVER_GRAY, timeout=READY_MS)
@@ -373,6 +375,12 @@ def core():
     return SlicerApp()
 
 
+def run(coroutine):
+    """What a coroutine gives; in a thread, as the browser's driver has a loop of its own in this one."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, coroutine).result()
+
+
 def nodes_on(grid, scene):
     """An image on a grid, and three segments of which two overlap."""
     volume = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "image")
@@ -388,10 +396,10 @@ def nodes_on(grid, scene):
 def test_nifti_has_every_voxel_at_its_place_on_every_grid(core, a_grid, tmp_path):
     core.scene.Clear()
     volume, segmentation, values = nodes_on(a_grid, core.scene)
-    (tmp_path / "masks.nii.gz").write_bytes(asyncio.run(saving.nifti(volume, segmentation)))
+    (tmp_path / "masks.nii.gz").write_bytes(run(saving.nifti(volume, segmentation)))
     found = read_labels(tmp_path / "masks.nii.gz")
     assert np.array_equal(found.array, values) and found.grid.same_as(a_grid)
-    report = asyncio.run(saving.report(volume, segmentation)).decode()
+    report = run(saving.report(volume, segmentation)).decode()
     assert "spleen &amp; co" in report and f"{3 * 5 * 5 * np.prod(a_grid.spacing) / 1000:.2f} ml" in report
     bent = core.scene.AddNewNodeByClass("vtkMRMLBSplineTransformNode", "bent")
     bent.SetAndObserveTransformToParent(slicer.vtkOrientedBSplineTransform())
@@ -399,7 +407,7 @@ def test_nifti_has_every_voxel_at_its_place_on_every_grid(core, a_grid, tmp_path
         node.SetAndObserveTransformNodeID(bent.GetID())
     for make in (saving.nifti, saving.seg, saving.report):
         with pytest.raises(BadInput, match="bends it"):
-            asyncio.run(make(volume, segmentation))
+            run(make(volume, segmentation))
 
 
 def test_slicers_file_is_what_slicers_own_writer_makes_and_comes_back(core, tmp_path):
@@ -413,7 +421,7 @@ def test_slicers_file_is_what_slicers_own_writer_makes_and_comes_back(core, tmp_
     segment.AddRepresentation(mrml.REPRESENTATION, mrml.orientedImage(over, OBLIQUE))
     segment.SetTag("Some.Other", "of another module")
     file, direct = tmp_path / "ours.seg.nrrd", tmp_path / "direct.seg.nrrd"
-    file.write_bytes(asyncio.run(saving.seg(volume, segmentation)))
+    file.write_bytes(run(saving.seg(volume, segmentation)))
     storage = slicer.vtkMRMLSegmentationStorageNode()
     storage.SetFileName(str(direct))
     assert storage.WriteData(segmentation)
