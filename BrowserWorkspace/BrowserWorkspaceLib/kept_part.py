@@ -53,6 +53,7 @@ class KeptPart:
                 _("Read every case that is kept to its last byte. Missing files are found without this."),
                 classes="refseg-check-kept",
             )
+        html.Div("{{ forget_told }}", v_if=("forget_told",), classes="text-body-2 mb-2 refseg-forget-told")
         with row():
             VTextField(
                 v_model=("forget_patient",),
@@ -72,7 +73,6 @@ class KeptPart:
                 holder="flex-grow-0",
                 classes="refseg-forget",
             )
-        html.Div("{{ forget_told }}", v_if=("forget_told",), classes="text-body-2 refseg-forget-told")
 
     def show(self, shown):
         """Whether the panel is shown; else nothing is asked."""

@@ -111,27 +111,31 @@ class WorkspaceUI:
             self._undo = FlexContainer(align="center")
 
     def _drawer(self, panels):
-        with VTabs(v_model=("panel", panels[0].key), density="compact", grow=True, show_arrows=False):
-            for panel in panels:
-                VTab(text=panel.title, value=panel.key, title=panel.tip, min_width=0, classes=f"px-2 tab-{panel.key}")
-            VTab(
-                text=_("Edit"),
-                value=EDIT,
-                title=_("Segments, and tools to paint with."),
-                min_width=0,
-                classes="px-2 tab-edit",
+        # In sight however far a panel is scrolled.
+        with html.Div(style="position: sticky; top: 0; z-index: 2; background: rgb(var(--v-theme-surface));"):
+            with VTabs(v_model=("panel", panels[0].key), density="compact", grow=True, show_arrows=False):
+                for panel in panels:
+                    VTab(
+                        text=panel.title, value=panel.key, title=panel.tip, min_width=0, classes=f"px-2 tab-{panel.key}"
+                    )
+                VTab(
+                    text=_("Edit"),
+                    value=EDIT,
+                    title=_("Segments, and tools to paint with."),
+                    min_width=0,
+                    classes="px-2 tab-edit",
+                )
+            VAlert(
+                v_if=("notice",),
+                text=("notice",),
+                type=("notice_kind", "info"),
+                density="compact",
+                variant="tonal",
+                closable=True,
+                click_close="notice = ''",
+                style="white-space: pre-line; font-size: 0.85rem; line-height: 1.3;",
+                classes="ma-2 refseg-notice",
             )
-        VAlert(
-            v_if=("notice",),
-            text=("notice",),
-            type=("notice_kind", "info"),
-            density="compact",
-            variant="tonal",
-            closable=True,
-            click_close="notice = ''",
-            style="white-space: pre-line; font-size: 0.85rem; line-height: 1.3;",
-            classes="ma-2 refseg-notice",
-        )
         for panel in panels:
             with html.Div(v_show=(f"panel === '{panel.key}'",), classes=f"pa-3 panel-{panel.key}"):
                 panel.build()
