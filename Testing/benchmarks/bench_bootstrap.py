@@ -3,7 +3,8 @@
     python Testing/benchmarks/bench_bootstrap.py [--sets ...] [--tables docs/bootstrap-tables.md]
 
 Kept in out/bench-bootstrap (REFSEG_OUT names another folder than out); goes on where it was stopped, arm by arm, and
-within a training too. REFSEG_DATA names the folder with hc18_fetal_head, fundus_optic_disc_drishti and cxr_lung.
+within a training too (remove the folder after changing a setting).
+REFSEG_DATA names the folder with hc18_fetal_head, fundus_optic_disc_drishti and cxr_lung.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from RefSegLib.models.spec import Label, Network, SegmenterSpec
 from shape_data import ROOT, SETS, Set, load_set
 
 OUT = Path(os.environ.get("REFSEG_OUT", ROOT / "out")) / "bench-bootstrap"
-VAE_STEPS, GAN_STEPS, STEPS, ROUNDS = 500, 350, 150, 3
+VAE_STEPS, GAN_STEPS, STEPS, ROUNDS = 500, 350, 100, 3
 GANS = {
     "CycleGAN": GanSettings(vae=False, calibration=False, steps=GAN_STEPS),
     "+ VAE discriminator": GanSettings(calibration=False, steps=GAN_STEPS),
@@ -39,7 +40,7 @@ GANS = {
 }
 FULL = "+ channel calibration"
 # What is done in one go gives several rows; what tells most comes first.
-JOBS = (FULL, "rounds", "oracle", "peer", "all", "selection", "CycleGAN", "+ VAE discriminator")
+JOBS = (FULL, "rounds", "oracle", "peer", "weighted", "all", "selection", "CycleGAN", "+ VAE discriminator")
 
 
 def main() -> None:
@@ -70,7 +71,9 @@ def main() -> None:
             print(f"{time.strftime('%H:%M:%S')} {name} / {job}: {seconds} s of a core, {memory} MB")
             for row in rows:
                 print(f"    {row['arm']}: {np.mean(row['dice']):.3f}", flush=True)
-    text = tables(results, {"translation": asdict(GANS[FULL]), "VAE steps": VAE_STEPS, "segmenter steps": STEPS})
+    text = tables(
+        results, {"translation": asdict(GANS[FULL]), "VAE steps": VAE_STEPS, "steps": STEPS, "rounds": ROUNDS}
+    )
     if options.tables:
         options.tables.write_text(text)
     else:
@@ -94,8 +97,9 @@ def run(job: str, wanted: Set, seed: int) -> list[dict[str, Any]]:
         "oracle": lambda: _oracle(wanted, seed),
         "peer": lambda: _peer(wanted),
         "rounds": lambda: _rounds(wanted, seed),
-        "all": lambda: _once(wanted, seed, "a segmenter on all pseudo labels", selection=False),
-        "selection": lambda: _once(wanted, seed, "+ selection", selection=True),
+        "all": lambda: _once(wanted, seed, "a segmenter on all pseudo labels", selection=False, weighting=False),
+        "selection": lambda: _once(wanted, seed, "+ selection", selection=True, weighting=False),
+        "weighted": lambda: _once(wanted, seed, "+ noise-weighted Dice", selection=True, weighting=True),
     }
     return jobs[job]() if job in jobs else _translation(wanted, seed, job)
 
@@ -180,9 +184,9 @@ def _tested(module: torch.nn.Module, wanted: Set) -> list[float]:
     return dice((probabilities(module, wanted.images[test]) > 0.5).float(), wanted.truth[test])
 
 
-def _once(wanted: Set, seed: int, arm: str, *, selection: bool) -> list[dict[str, Any]]:
+def _once(wanted: Set, seed: int, arm: str, *, selection: bool, weighting: bool) -> list[dict[str, Any]]:
     images, _, validates, first = _started(wanted, seed)
-    settings = RoundSettings(selection=selection, weighting=False, rounds=1, steps=STEPS)
+    settings = RoundSettings(selection=selection, weighting=weighting, rounds=1, steps=ROUNDS * STEPS)
     done = bootstrap_rounds(
         spec_of(wanted), images, validates, first, _vae(wanted, seed), wanted.pool, settings, seed=seed
     )
@@ -205,7 +209,7 @@ def _rounds(wanted: Set, seed: int) -> list[dict[str, Any]]:
     )
     rows = []
     for number, module in enumerate(done.segmenters):
-        arm = "+ noise-weighted Dice" if number == 0 else f"+ round {number + 1}"
+        arm = f"+ iterations, round {number + 1}"
         labels = float(np.mean(dice(done.labels[number].labels, truth)))
         rows.append({"arm": arm, "dice": _tested(module, wanted), "labels": labels, **done.history[number]})
     return rows
@@ -220,7 +224,7 @@ def _oracle(wanted: Set, seed: int) -> list[dict[str, Any]]:
         truth,
         torch.ones_like(truth),
         (wanted.images[roles[1]], wanted.truth[roles[1]]),
-        steps=STEPS,
+        steps=ROUNDS * STEPS,
         seed=seed,
     )
     return [{"arm": "oracle: the true labels", "dice": _tested(module, wanted)}]

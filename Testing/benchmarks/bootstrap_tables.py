@@ -16,8 +16,9 @@ ROWS = (
     "a segmenter on all pseudo labels",
     "+ selection",
     "+ noise-weighted Dice",
-    "+ round 2",
-    "+ round 3",
+    "+ iterations, round 1",
+    "+ iterations, round 2",
+    "+ iterations, round 3",
     "oracle: the true labels",
 )
 REACH = {"fetal head": 4.0, "optic disc": 4.0, "lungs": 3.0}
@@ -39,8 +40,9 @@ def tables(results: list[dict[str, Any]], settings: dict[str, Any]) -> str:
         f"`{COMMAND}` writes this (`REFSEG_DATA` names the folder of the data; goes on where it was stopped). Sets, "
         "frames, priors and the ways without learning: `Testing/benchmarks/shape_data.py`. Mean Dice of test patients, "
         "on the frame the networks see, and in brackets the share of images below .7. All segmenters and the oracle: "
-        f"the same network, {settings['segmenter steps']} steps, the same augmentation. Checkpoints are chosen without "
-        "labels, except the oracle's. "
+        f"the same network, {settings['steps'] * settings['rounds']} steps, the same augmentation; with iterations "
+        f"{settings['steps']} steps a round, each going on with the weights of the one before. "
+        "Checkpoints are chosen without labels, except the oracle's. "
         f"Settings of the translation: {settings['translation']}; VAE: {settings['VAE steps']} steps.",
         "",
         "| | " + " | ".join(sets) + " |",
