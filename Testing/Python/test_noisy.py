@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from InteractiveLearningLib import cli
 from RefSegLib.errors import BadInput, Cancelled
 from RefSegLib.models.networks import build_segmenter
 from RefSegLib.models.spec import Network, SegmenterSpec
@@ -301,3 +302,30 @@ def test_masks_of_one_image_on_different_grids_are_refused(rated_folders, tmp_pa
             write(masks / "ben", case.name, np.zeros((1, 30, 32), np.uint16))
     with pytest.raises(BadInput, match="grid"):
         train_noisy(SPEC, cases, ModelStore(tmp_path / "store"), epochs=1, seed=0)
+
+
+def refseg(monkeypatch, *words) -> int:
+    monkeypatch.setattr("sys.argv", ["refseg", *map(str, words)])
+    try:
+        cli.main()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+def test_the_command_trains_on_several_raters_and_says_where_its_report_is(
+    rated_folders, tmp_path, monkeypatch, capsys
+):
+    files, masks = rated_folders
+    (tmp_path / "spec.json").write_text(SPEC.model_dump_json())
+    words = ["train", "--spec", tmp_path / "spec.json", "--images", files, "--name", "disc", "--epochs", 1]
+    words += ["--store", tmp_path / "store"]
+    assert refseg(monkeypatch, *words, "--masks", masks / "anna", "--masks", masks / "ben") == 2
+    assert "--noisy" in capsys.readouterr().err
+    assert refseg(monkeypatch, *words, "--masks", masks, "--noisy", "--reconstruction") == 2
+    assert "choose one" in capsys.readouterr().err
+    assert refseg(monkeypatch, *words, "--masks", masks / "anna", "--masks", masks / "ben", "--noisy") == 0
+    said = capsys.readouterr().out
+    assert "masks it learned from may be wrong" in said
+    assert str(tmp_path / "store" / "reports" / "disc-1" / "report.html") in said.replace("\n", "")
+    assert ModelStore(tmp_path / "store").active("disc") == "1"

@@ -41,10 +41,18 @@ ROOT = Path(__file__).parents[2]
 OUT = Path(os.environ.get("REFSEG_OUT", ROOT / "out")) / "bench-noisy"
 RESULTS = OUT / "results.jsonl"
 
-CLEAN, PLAIN, T_LOSS, CO, CO_TOLD = "clean oracle", "plain", "T-Loss", "co-teaching", "co-teaching, told the rate"
+CLEAN, CLEAN_T, PLAIN, T_LOSS, CO, CO_TOLD = (
+    "clean oracle",
+    "clean oracle, T-Loss",
+    "plain",
+    "T-Loss",
+    "co-teaching",
+    "co-teaching, told the rate",
+)
 LEVELS = {"pixel only": "pixel", "image only": "image", "both": "both"}
 SINGLE, ALL = "one rater: ", "all raters: "
-STRENGTH = 0.9
+# What is put in: kinds of noise, None for all as often each, and strength.
+NOISE = {"mixed": (None, 0.9), "dilation": (["dilation"], 0.9), "strong dilation": (["dilation"], 1.0)}
 MOST = {"train": 120, "validation": 24, "test": 100}
 FILTERS = [8, 16, 32, 64]
 EPOCHS = {"lungs": 60, "heads": 60, "brains": 150, "vessels": 150}
@@ -79,27 +87,31 @@ class Pictures:
 
 def jobs() -> Iterator[Job]:
     """All arms, the most telling first."""
-    peers = (T_LOSS, CO, "pixel only", "image only")
+    raters = (SINGLE + PLAIN, SINGLE + "both", ALL + PLAIN, ALL + "both")
     yield Job("lungs", 0.0, "mixed", CLEAN)
-    for arm in (PLAIN, "both", *peers):
+    for arm in (PLAIN, T_LOSS, CO, "both"):
         yield Job("lungs", 0.5, "mixed", arm)
-    for arm in (PLAIN, "both"):
-        yield Job("lungs", 0.5, "dilation", arm)
-    for arm in (CLEAN, PLAIN, "both"):
-        yield Job("heads", 0.0 if arm == CLEAN else 0.5, "mixed", arm)
-    for arm in (SINGLE + PLAIN, SINGLE + "both", ALL + PLAIN, ALL + "both"):
+    for kinds in ("dilation", "strong dilation"):
+        for arm in ("both", PLAIN, T_LOSS):
+            yield Job("lungs", 0.5, kinds, arm)
+    for arm in ("image only", "pixel only"):
+        yield Job("lungs", 0.5, "mixed", arm)
+    for arm in raters:
         yield Job("brains", 1.0, "raters", arm)
     for share in (0.7, 0.3):
-        for arm in (PLAIN, "both"):
+        for arm in (PLAIN, T_LOSS, "both"):
             yield Job("lungs", share, "mixed", arm)
-    for arm in (SINGLE + PLAIN, SINGLE + "both", ALL + PLAIN, ALL + "both"):
+    yield Job("lungs", 0.0, "mixed", CLEAN_T)
+    for arm in raters:
         yield Job("vessels", 1.0, "raters", arm)
+    for arm in (CLEAN, PLAIN, T_LOSS, "both"):
+        yield Job("heads", 0.0 if arm == CLEAN else 0.5, "mixed", arm)
     for share in (0.7, 0.3):
-        for arm in peers:
+        for arm in (CO, "image only", "pixel only"):
             yield Job("lungs", share, "mixed", arm)
-    for arm in peers:
+    for arm in (CO, "image only", "pixel only"):
         yield Job("lungs", 0.5, "dilation", arm)
-    for arm in (CLEAN, PLAIN, "both", "image only"):
+    for arm in (CLEAN, PLAIN, T_LOSS, "both"):
         yield Job("lungs", 0.0 if arm == CLEAN else 0.5, "mixed", arm, 1)
     yield Job("lungs", 0.5, "mixed", CO_TOLD)
 
@@ -107,18 +119,21 @@ def jobs() -> Iterator[Job]:
 def run(job: Job) -> dict[str, Any]:
     """Train and measure one arm."""
     torch.set_num_threads(1)
+    torch.manual_seed(job.seed)  # dropout draws from it
     began = time.process_time()
     data = {role: pictures(job, role) for role in ("train", "validation", "test")}
     spec = spec_of(job, data["train"].images[0].shape)
     network = started(build_segmenter, spec, job.seed, None)
     train = [_rated(data["train"], n, spec) for n in range(len(data["train"].names))]
-    validation = _samples(data["validation"], spec, true=job.arm == CLEAN)
+    validation = _samples(data["validation"], spec, true=job.arm in (CLEAN, CLEAN_T))
     options = {"epochs": EPOCHS[job.set], "seed": job.seed}
     arm = job.arm.removeprefix(SINGLE).removeprefix(ALL)
     if arm in LEVELS:
         train_noisy_segmenter(network, spec, train, validation, level=LEVELS[arm], **options)
     else:
-        network = _peer(job, arm, network, spec, _samples(data["train"], spec, true=arm == CLEAN), validation, options)
+        network = _peer(
+            job, arm, network, spec, _samples(data["train"], spec, true=arm in (CLEAN, CLEAN_T)), validation, options
+        )
     network.eval()
     found = {
         "test": _test(network, data["test"], spec),
@@ -144,7 +159,7 @@ def _peer(
     options: dict[str, int],
 ) -> torch.nn.Module:
     """A network that takes the masks as they are, with another loss."""
-    if arm == T_LOSS:
+    if arm in (T_LOSS, CLEAN_T):
         wrapped = TLoss(network)
         train_segmenter(wrapped, spec, train, validation, loss=TLoss.loss, **options)
         return wrapped.network
@@ -185,9 +200,9 @@ def pictures(job: Job, role: str) -> Pictures:
         chosen = [p for p in everybody if p.role == role][: MOST[role]]
         truth = [p.mask for p in chosen]
         masks = {p.name: p.mask[None].astype(np.uint16) for p in chosen}
-        kinds = None if job.kinds == "mixed" else [job.kinds]
+        kinds, strength = NOISE[job.kinds]
         seed = {"train": 1, "validation": 2, "test": 3}[role] + 10 * job.seed
-        wrong = corrupt_some(masks, 0.0 if role == "test" else job.noise, STRENGTH, seed, kinds)
+        wrong = corrupt_some(masks, 0.0 if role == "test" else job.noise, strength, seed, kinds)
         noise = [wrong[p.name] for p in chosen]
         given = [one.labels for one in noise]
         return Pictures([p.name for p in chosen], [p.image for p in chosen], truth, given, noise if job.noise else None)

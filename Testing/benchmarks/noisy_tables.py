@@ -6,10 +6,25 @@ import json
 from pathlib import Path
 from typing import Any
 
-from noisy_arms import ALL, CLEAN, CO, CO_TOLD, EPOCHS, FILTERS, LEVELS, PLAIN, SINGLE, STRENGTH, T_LOSS, Job, jobs
+from noisy_arms import (
+    ALL,
+    CLEAN,
+    CLEAN_T,
+    CO,
+    CO_TOLD,
+    EPOCHS,
+    FILTERS,
+    LEVELS,
+    NOISE,
+    PLAIN,
+    SINGLE,
+    T_LOSS,
+    Job,
+    jobs,
+)
 
 Found = dict[str, dict[str, Any]]
-ARMS = (CLEAN, PLAIN, T_LOSS, CO, CO_TOLD, *LEVELS)
+ARMS = (CLEAN, CLEAN_T, PLAIN, T_LOSS, CO, CO_TOLD, *LEVELS)
 COMMAND = "make bench-noisy"
 SETS = {"lungs": ("Lungs (JSRT X-rays)", "48 x 48"), "heads": ("Fetal heads (hc18 ultrasound)", "48 x 64")}
 MISSING = "not measured"
@@ -32,7 +47,7 @@ def tables(found: Found) -> str:
     lines = [_head(found)]
     for wanted in SETS:
         for seed in (0, 1):
-            for kinds in ("mixed", "dilation"):
+            for kinds in NOISE:
                 lines += _noise(found, wanted, kinds, seed)
     lines += _maps(found)
     for name, what in (("brains", "Newborns' brains, seven raters"), ("vessels", "Vessels of the retina, two raters")):
@@ -73,18 +88,18 @@ def _noise(found: Found, wanted: str, kinds: str, seed: int) -> list[str]:
     if not shares:
         return []
     clean = _of(found, wanted, 0.0, "mixed", CLEAN, seed)
-    some = clean
     what = (
         "dilation, erosion, shift, missing parts and border noise, as often each"
         if kinds == "mixed"
-        else "all of them too wide: noise that leans to one side"
+        else "all of them too wide, noise that leans to one side"
     )
-    patients = f"{some['patients']['train']} images train, {some['patients']['test']} test" if some else ""
+    patients = f"{clean['patients']['train']} images train, {clean['patients']['test']} test" if clean else ""
     lines = [
         "",
         f"## {SETS[wanted][0]}, {kinds} noise{f', seed {seed}' if seed else ''}",
         "",
-        f"{patients}, 48 x 48 pixels, {EPOCHS['heads']} epochs of 8 steps. Wrong masks: {what}, strength {STRENGTH:g}.",
+        f"{patients}, {SETS[wanted][1]} pixels, {EPOCHS[wanted]} epochs of 8 steps.",
+        f"Wrong masks: {what}, strength {NOISE[kinds][1]:g}.",
         "",
         "| arm | " + " | ".join(f"{share:.0%} wrong" for share in shares) + " |",
         "|---|" + "---:|" * len(shares),
@@ -94,9 +109,11 @@ def _noise(found: Found, wanted: str, kinds: str, seed: int) -> list[str]:
         one = _of(found, wanted, share, kinds, PLAIN, seed)
         quality.append(MISSING if one is None else _points(one["given"]))
     lines.append("| *Dice of the masks given* | " + " | ".join(quality) + " |")
-    lines.append(f"| {CLEAN} | " + " | ".join([_points(clean and clean["test"])] * len(shares)) + " |")
+    for arm in (CLEAN, CLEAN_T):
+        if one := _of(found, wanted, 0.0, "mixed", arm, seed):
+            lines.append(f"| {arm} | " + " | ".join([_points(one["test"])] * len(shares)) + " |")
     planned = {j.arm for j in jobs() if (j.set, j.kinds, j.seed) == (wanted, kinds, seed)}
-    for arm in [name for name in ARMS if name in planned and name != CLEAN]:
+    for arm in [name for name in ARMS if name in planned and name not in (CLEAN, CLEAN_T)]:
         cells = []
         for share in shares:
             one = _of(found, wanted, share, kinds, arm, seed)

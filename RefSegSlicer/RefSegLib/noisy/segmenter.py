@@ -14,12 +14,12 @@ from torch import nn
 from RefSegLib.models.spec import SegmenterSpec
 from RefSegLib.noisy.corrections import Correction, Level, as_given, corrected, save
 from RefSegLib.noisy.raters import RatedSample
+from RefSegLib.noisy.t_loss import TLoss
 from RefSegLib.progress import SILENT, Progress
 from RefSegLib.training.augment import Augmentation, random_looks, random_patch
 from RefSegLib.training.batches import batch_of, steps_of
 from RefSegLib.training.cases import Sample
 from RefSegLib.training.fit import Fit, fast_precision, fit
-from RefSegLib.training.losses import dice_ce
 from RefSegLib.training.segmenter import validation_dice
 
 WARM_UP = 0.3  # share of the epochs that learn the masks as they are: networks learn what is common first
@@ -39,7 +39,8 @@ def train_noisy_segmenter(
     checkpoint: Path | None = None,
     progress: Progress = SILENT,
 ) -> Fit:
-    """Dice + cross-entropy, both weighted, on what the running mean of the network believes of the masks.
+    """T-Loss on what the running mean of the network believes of the masks; each patch counts as much as its voxels do
+    on average. With Dice + cross-entropy lungs with half of the masks wrong came to .926 instead of .939.
 
     For the first WARM_UP of the epochs the masks are taken as they are; afterwards they are looked at anew after each
     validation, as `corrected` does at `level`. Kept are the weights with the best mean Dice over the better half of
@@ -55,7 +56,7 @@ def train_noisy_segmenter(
         images, target, weight = (part.to(device) for part in batch)
         with fast_precision(device):
             logits = network(images)
-        return dice_ce(logits, target, weight)
+        return network.likelihood(logits, target, weight.mean((1, 2, 3, 4)))
 
     with TemporaryDirectory(dir=_room(checkpoint), prefix="believed-") as folder:
         believed = save(Path(folder), [as_given(sample, spec.outputs) for sample in train])
@@ -67,7 +68,7 @@ def train_noisy_segmenter(
             return believed_batches(train, believed, spec, augmentation, seed)(epoch)
 
         return fit(
-            module,
+            TLoss(module).to(device),
             batches,
             loss_of,
             lambda network: better_half([validation_dice(network, [sample], spec) for sample in validation]),

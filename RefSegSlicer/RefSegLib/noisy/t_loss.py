@@ -1,5 +1,5 @@
-"""T-Loss, a peer: the error of an image as a draw from a heavy-tailed t-distribution, so that images far off count
-less; how heavy the tails are is learned. Gonzalez-Jimenez 2023 (MICCAI, arXiv 2306.00753), with their identity matrix.
+"""T-Loss: the error of an image as a draw from a heavy-tailed t-distribution, so that images far off count less; how
+heavy the tails are is learned. Gonzalez-Jimenez 2023 (MICCAI, arXiv 2306.00753), with their identity matrix.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ import math
 import torch
 from torch import nn
 from torch.nn import functional as F
+
+from RefSegLib.training.losses import one_hot
 
 
 class TLoss(nn.Module):
@@ -23,17 +25,25 @@ class TLoss(nn.Module):
         """The network's logits (n, outputs, k, j, i)."""
         return self.network(images)
 
+    def likelihood(
+        self, logits: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """The negative log-likelihood per voxel, one number.
+
+        logits, target: (n, outputs, k, j, i), target are probabilities; weight: (n,), how much each image counts.
+        """
+        error = (logits.float().softmax(1) - target)[:, 1:].flatten(1)
+        size, nu = error.shape[1], F.softplus(self.freedom) + 1e-3
+        values = (
+            torch.lgamma(nu / 2)
+            - torch.lgamma((nu + size) / 2)
+            + size / 2 * torch.log(math.pi * nu)
+            + (nu + size) / 2 * torch.log1p((error**2).sum(1) / nu)
+        ) / size
+        return values.mean() if weight is None else (weight * values).sum() / weight.sum()
+
     @staticmethod
     def loss(module: TLoss, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Negative log-likelihood per voxel of the difference between probabilities and labels (n, k, j, i)."""
-        logits = module(images).float()
-        target = F.one_hot(labels.long(), logits.shape[1]).movedim(-1, 1)
-        error = (logits.softmax(1) - target)[:, 1:].flatten(1)
-        size, nu = error.shape[1], F.softplus(module.freedom) + 1e-3
-        likelihood = (
-            torch.lgamma((nu + size) / 2)
-            - torch.lgamma(nu / 2)
-            - size / 2 * torch.log(math.pi * nu)
-            - (nu + size) / 2 * torch.log1p((error**2).sum(1) / nu)
-        )
-        return -likelihood.mean() / size
+        """For `train_segmenter`: labels (n, k, j, i) taken as they are."""
+        logits = module(images)
+        return module.likelihood(logits, one_hot(labels, logits.shape[1]))
