@@ -95,7 +95,7 @@ def test_two_raters_weigh_more_than_one_and_the_better_one_more_than_the_worse()
 
 
 def test_what_was_changed_is_found_and_what_was_not_is_left_alone():
-    samples = [rated(n, kind) for n, kind in enumerate(("dilation", "erosion", "missing", "shift", "") * 4)]
+    samples = [rated(n, kind) for n, kind in enumerate(("dilation", "", "erosion", "", "missing", "", "shift", "") * 3)]
     believed = corrected(Threshold(), samples, SPEC, "both")
     for number, (sample, one) in enumerate(zip(samples, believed, strict=True)):
         truth = picture(number)[1]
@@ -126,6 +126,15 @@ def test_bad_masks_are_suspected_whatever_their_share_and_wherever_the_network_e
 def test_of_few_masks_none_is_suspected():
     off, limit = images.distances(np.array([[0.01, 0], [0.5, 0.2]]))
     assert (off <= limit).all() and (images.trust_of(off, limit) == 1).all()
+
+
+def test_a_network_that_knows_nothing_yet_doubts_nobody():
+    points = np.random.default_rng(0).normal((0.3, 0.3), 0.05, (50, 2))
+    off, limit = images.distances(points)
+    assert (off <= limit).all()
+    samples = [rated(n, "") for n in range(10)]
+    for one, sample in zip(corrected(network(), samples, SPEC, "both"), samples, strict=True):
+        assert np.array_equal(one.target, votes(sample.given, 2)) and not one.suspected.any()
 
 
 def test_what_a_mask_has_too_much_and_what_it_misses_add_up_to_its_dice():

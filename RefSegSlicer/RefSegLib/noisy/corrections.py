@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -85,7 +86,8 @@ def corrected(
     """What `module` makes believe of each sample, at the level of pixels, of whole masks, or both.
 
     pixel: one table of errors for all masks; image: the masks as they are, each weighed as a whole; both: a table of
-    errors for each mask, which says the less, the less the whole mask is trusted, and a weight.
+    errors for each mask, which says the less, the less the whole mask is trusted, and a weight. Where it cannot be told
+    which masks are good (images.distances), all are believed as they are.
     """
     seen = []
     for number, sample in enumerate(samples):
@@ -93,6 +95,8 @@ def corrected(
         seen.append(seen_by(module, sample, spec))
     points = [images.disagreement(s, sample.given) for s, sample in zip(seen, samples, strict=True)]
     off, limit = images.distances(np.concatenate(points))
+    if not math.isfinite(limit):
+        return [as_given(sample, spec.outputs) for sample in samples]
     raters = np.cumsum([len(sample.given) for sample in samples])[:-1]
     whole = [(values, values > limit, images.trust_of(values, limit)) for values in np.split(off, raters)]
     trust = [values[-1] for values in whole]

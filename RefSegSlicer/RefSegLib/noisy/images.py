@@ -24,6 +24,7 @@ DENSEST = 0.25  # share of good labels that is enough to find them
 REACH = 3.0  # how many times farther off than the nearest DENSEST of all labels those lie that count half
 NARROWEST = 0.02  # distance that no label is suspected for
 MOST = 2000  # labels that are compared with each other
+POOREST = 0.35  # 1 - Dice of the masks that agree best from which the network knows too little to doubt anybody
 FEWEST = 8  # labels below which nothing can be told
 
 
@@ -49,15 +50,18 @@ def disagreement(seen: Floats, given: npt.NDArray) -> Floats:
 
 def distances(points: npt.NDArray) -> tuple[Floats, float]:
     """How far each label's disagreement (labels, 2) is from where most lie densest, and the distance from which a label
-    is suspected: infinite where there are too few labels to tell."""
+    is suspected: infinite where there are too few labels to tell, or the network agrees with none of them."""
     points = np.asarray(points, np.float32)
+    nobody = np.zeros(len(points), np.float32), math.inf
     if len(points) < FEWEST:
-        return np.zeros(len(points), np.float32), math.inf
+        return nobody
     some = points[:: math.ceil(len(points) / MOST)]
     held = max(4, math.ceil(DENSEST * len(some)))
     apart = np.linalg.norm(some[:, None] - some[None], axis=-1)
     middle = int(np.sort(apart, 1)[:, held - 1].argmin())
     center = np.median(some[apart[middle].argsort()[:held]], 0)
+    if center.sum() > POOREST:
+        return nobody
     off = np.linalg.norm(points - center, axis=1)
     return off, max(NARROWEST, REACH * float(np.quantile(off, DENSEST)))
 

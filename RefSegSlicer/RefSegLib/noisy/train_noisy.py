@@ -165,10 +165,9 @@ def report_of(
         "do. Suspected does not mean wrong: a rare anatomy looks the same. Look at them, mend those that are wrong, "
         "and train again."
     )
-    report.text(
-        "Scores are against the masks as they are, so they say less than usual: "
-        + json.dumps({role: version.manifest.scores.get(role, {}).get("mean", {}) for role in ("validation", "test")})
-    )
+    scores = {role: version.manifest.scores.get(role, {}).get("mean", {}) for role in ("validation", "test")}
+    told = ", ".join(f"{role} Dice {one['dice']:.3f}" for role, one in scores.items() if one)
+    report.text(f"Scores are against the masks as they are, so they say less than usual: {told or 'none'}.")
     by_rater: dict[str, list[dict[str, Any]]] = {}
     for entry in suspects:
         by_rater.setdefault(entry["rater"], []).append(entry)
@@ -218,4 +217,5 @@ def _picture(samples: Sequence[RatedSample], believed: Sequence[Correction], ent
     at = int(wrong.sum((1, 2)).argmax())
     name = f"{sample.name}, {entry['rater']}" if len(sample.raters) > 1 else sample.name
     masks = [(wrong, WRONG), (sample.given[rater] > 0, GIVEN), (one.target[0] < 0.5, BELIEVED)]
-    return f"{name}: slice {at}", np.asarray(sample.image[0, at]), [(mask[at], color) for mask, color in masks]
+    name = name if len(wrong) == 1 else f"{name}: slice {at}"
+    return name, np.asarray(sample.image[0, at]), [(mask[at], color) for mask, color in masks]

@@ -149,5 +149,5 @@ def _png(name: str, image: Image, overlays: Sequence[Overlay]) -> str:
         inside = large.astype(bool)
         canvas[inside] = (0.8 * canvas[inside] + 0.2 * rgb).astype(np.uint8)
         outlines, _ = cv2.findContours(large, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(canvas, outlines, -1, rgb.tolist(), max(1, factor // 2))
+        cv2.drawContours(canvas, outlines, -1, rgb.tolist(), 1 + factor // 4)
     return base64.b64encode(cv2.imencode(".png", canvas[..., ::-1])[1].tobytes()).decode()
