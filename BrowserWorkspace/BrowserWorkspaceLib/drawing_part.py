@@ -73,8 +73,8 @@ class DrawingPart:
         html.Div(_("Or paint and erase with the tools on the very left."), classes="text-caption text-medium-emphasis")
 
     def end(self):
-        """The session is over."""
-        self._state.tool = ""
+        """The session is over. The next begins with inside, as people expect of a first point."""
+        self._state.tool, self._state.side = "", "inside"
 
     def take(self, tool):
         """Draw with a tool until its button is pressed again."""

@@ -74,8 +74,9 @@ class Corrections:
         self._ask(self.logic.activeSegment, words.begun(begun))
 
     def end(self):
-        """The session is over."""
+        """The session is over. The next begins with inside, as people expect of a first point."""
         self._suggestion = None
+        self.ui.insideButton.checked, self.ui.outsideButton.checked = True, False
         self.ui.corrections.collapsed = True
         self.ui.segmentsTable.setSegmentationNode(None)
         self._editor.show(None, None)

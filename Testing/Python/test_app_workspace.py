@@ -48,7 +48,6 @@ def test_a_case_is_worked_on_from_its_file_to_a_new_version(at_work, app_store, 
     at_work.press("start")
     at_work.told("bright")
     at_work.press("tool-points")
-    at_work.press("inside")
     at_work.click("axial", 0.5, 0.45)
     at_work.until_title("undo", "Undo positive click for bright")
     at_work.press("outside")
@@ -206,7 +205,6 @@ def test_everything_is_there_again_after_a_reload_and_after_the_process_was_kill
     at_work.press("start")
     at_work.told("bright")
     at_work.press("tool-points")
-    at_work.press("inside")  # whatever the case before was left with
     at_work.click("axial", 0.5, 0.5)
     at_work.until_title("undo", "Undo positive click for bright")
     at_work.page.reload()

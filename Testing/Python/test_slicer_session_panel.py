@@ -156,6 +156,9 @@ def test_every_tool_has_a_button_that_is_down_while_it_is_in_hand(a_panel, an_em
     buttons["points"].click()
     widget.exit()
     assert not buttons["points"].checked
+    widget.enter()
+    press(widget, "endButton")
+    assert ui.insideButton.checked and not ui.outsideButton.checked  # the next case begins with points inside
 
 
 def test_limits_are_asked_for_first_and_proposed(a_panel, an_empty_scene):
