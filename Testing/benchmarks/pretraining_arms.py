@@ -79,8 +79,8 @@ ARMS = {
     "own augmentation, masked autoencoding": Arm("masked", varied=True),
 }
 SHARES = (30, 10, 100)
-COMBINED = tuple(ARMS)[-2:]  # with 30 % of the labels only
-JOBS = [(arm, share) for share in SHARES for arm in ARMS if share == 30 or arm not in COMBINED]
+COMBINED = tuple(ARMS)[-2:]  # not with all labels
+JOBS = [(arm, share) for share in SHARES for arm in ARMS if share < 100 or arm not in COMBINED]
 
 
 @lru_cache(maxsize=4)
