@@ -69,17 +69,20 @@ def test_a_mask_keeps_its_largest_parts_without_holes():
     assert one.sum() == 100
 
 
-def test_an_ellipse_is_completed_from_its_larger_part():
+def test_a_ragged_mask_becomes_the_ellipse_in_its_place_with_its_area():
     whole = draw_ellipses(PRIOR, (64, 64), 1, np.random.default_rng(0))[0] > 0.5
-    columns = np.nonzero(whole.any(0))[0]
-    bitten = whole.copy()
-    bitten[28:36, columns[0] : columns[0] + len(columns) // 3] = False
-    again = as_ellipse(bitten)
+    ragged = whole.copy()
+    rows, columns = np.nonzero(whole)
+    ragged[rows.min() - 3 : rows.min() + 3, 28:34] = True
+    ragged[:, columns.min() : columns.min() + 4] = False
 
     def dice(one, other):
         return 2 * (one & other).sum() / (one.sum() + other.sum())
 
-    assert dice(again, whole) > 0.95 and dice(again, whole) > dice(bitten, whole)
+    again = as_ellipse(ragged)
+    assert dice(again, whole) > dice(ragged, whole)
+    assert abs(again.sum() / ragged.sum() - 1) < 0.03
+    assert dice(as_ellipse(whole), whole) > 0.98
     assert not as_ellipse(np.zeros((8, 8), bool)).any()
 
 

@@ -12,6 +12,7 @@ ROWS = (
     "CycleGAN",
     "+ VAE discriminator",
     "+ channel calibration",
+    "the same, twice the steps",
     "+ four views, made a shape",
     "a segmenter on all pseudo labels",
     "+ selection",

@@ -18,12 +18,15 @@ def cleaned(mask: npt.NDArray[np.bool_], parts: int) -> npt.NDArray[np.bool_]:
 
 
 def as_ellipse(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """The ellipse fitted to the convex hull of the largest part of a mask (j, i), for structures known to be ellipses:
-    what is missing on one side is filled in. A mask with a hull of fewer than five corners comes back as it is."""
-    outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    hull = cv2.convexHull(max(outlines, key=cv2.contourArea)) if outlines else ()
-    if len(hull) < 5:
+    """The ellipse with the center, the second moments and the area of a mask (j, i), for structures known to be one.
+
+    The area is kept: ellipses around convex hulls are larger than the masks, and round by round labels grew (optic
+    discs lost 9 points in three rounds). A mask of fewer than five pixels comes back as it is.
+    """
+    places = np.argwhere(mask)
+    if len(places) < 5:
         return mask
-    drawn = np.zeros(mask.shape, np.uint8)
-    cv2.ellipse(drawn, cv2.fitEllipse(hull), 1, -1)
-    return drawn.astype(bool)
+    spread = np.cov(places.T) + np.eye(2) / 12  # of the pixels themselves
+    offsets = np.stack(np.indices(mask.shape), -1) - places.mean(0)
+    distance = np.einsum("...a,ab,...b", offsets, np.linalg.inv(spread), offsets)
+    return distance <= len(places) / (np.pi * np.sqrt(np.linalg.det(spread)))
