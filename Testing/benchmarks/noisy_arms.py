@@ -51,8 +51,8 @@ CLEAN, CLEAN_T, PLAIN, T_LOSS, CO, CO_TOLD = (
 )
 LEVELS = {"pixel only": "pixel", "image only": "image", "both": "both"}
 SINGLE, ALL = "one rater: ", "all raters: "
-# What is put in: kinds of noise, None for all as often each, and strength.
-NOISE = {"mixed": (None, 0.9), "dilation": (["dilation"], 0.9), "strong dilation": (["dilation"], 1.0)}
+STRENGTH = 0.9
+NOISE = {"mixed": None, "dilation": ["dilation"]}  # what is put in: kinds of noise, None for all as often each
 MOST = {"train": 120, "validation": 24, "test": 100}
 FILTERS = [8, 16, 32, 64]
 EPOCHS = {"lungs": 60, "heads": 60, "brains": 150, "vessels": 150}
@@ -91,28 +91,30 @@ def jobs() -> Iterator[Job]:
     yield Job("lungs", 0.0, "mixed", CLEAN)
     for arm in (PLAIN, T_LOSS, CO, "both"):
         yield Job("lungs", 0.5, "mixed", arm)
-    for kinds in ("dilation", "strong dilation"):
-        for arm in ("both", PLAIN, T_LOSS):
-            yield Job("lungs", 0.5, kinds, arm)
-    for arm in ("image only", "pixel only"):
-        yield Job("lungs", 0.5, "mixed", arm)
+    for arm in ("both", PLAIN, T_LOSS):
+        yield Job("lungs", 0.5, "dilation", arm)
     for arm in raters:
         yield Job("brains", 1.0, "raters", arm)
-    for share in (0.7, 0.3):
-        for arm in (PLAIN, T_LOSS, "both"):
-            yield Job("lungs", share, "mixed", arm)
-    yield Job("lungs", 0.0, "mixed", CLEAN_T)
+    for arm in ("image only", "pixel only"):
+        yield Job("lungs", 0.5, "mixed", arm)
+    for arm in (PLAIN, "both"):
+        yield Job("lungs", 0.7, "mixed", arm)
     for arm in raters:
         yield Job("vessels", 1.0, "raters", arm)
+    for arm in (PLAIN, "both"):
+        yield Job("lungs", 0.3, "mixed", arm)
+    for share in (0.7, 0.3):
+        yield Job("lungs", share, "mixed", T_LOSS)
+    yield Job("lungs", 0.0, "mixed", CLEAN_T)
     for arm in (CLEAN, PLAIN, T_LOSS, "both"):
         yield Job("heads", 0.0 if arm == CLEAN else 0.5, "mixed", arm)
+    for arm in (CLEAN, PLAIN, T_LOSS, "both"):
+        yield Job("lungs", 0.0 if arm == CLEAN else 0.5, "mixed", arm, 1)
+    for arm in (CO, "image only", "pixel only"):
+        yield Job("lungs", 0.5, "dilation", arm)
     for share in (0.7, 0.3):
         for arm in (CO, "image only", "pixel only"):
             yield Job("lungs", share, "mixed", arm)
-    for arm in (CO, "image only", "pixel only"):
-        yield Job("lungs", 0.5, "dilation", arm)
-    for arm in (CLEAN, PLAIN, T_LOSS, "both"):
-        yield Job("lungs", 0.0 if arm == CLEAN else 0.5, "mixed", arm, 1)
     yield Job("lungs", 0.5, "mixed", CO_TOLD)
 
 
@@ -200,9 +202,8 @@ def pictures(job: Job, role: str) -> Pictures:
         chosen = [p for p in everybody if p.role == role][: MOST[role]]
         truth = [p.mask for p in chosen]
         masks = {p.name: p.mask[None].astype(np.uint16) for p in chosen}
-        kinds, strength = NOISE[job.kinds]
         seed = {"train": 1, "validation": 2, "test": 3}[role] + 10 * job.seed
-        wrong = corrupt_some(masks, 0.0 if role == "test" else job.noise, strength, seed, kinds)
+        wrong = corrupt_some(masks, 0.0 if role == "test" else job.noise, STRENGTH, seed, NOISE[job.kinds])
         noise = [wrong[p.name] for p in chosen]
         given = [one.labels for one in noise]
         return Pictures([p.name for p in chosen], [p.image for p in chosen], truth, given, noise if job.noise else None)
