@@ -28,7 +28,7 @@ from RefSegLib.training.report import Report
 from RefSegLib.training.train import finish, read_samples, started, workplace
 
 SHOWN = 24  # masks with pictures in the report
-GIVEN, BELIEVED, WRONG = "#e69f00", "#0072b2", "#d55e00"
+GIVEN, BELIEVED, WRONG = "#e69f00", "#0072b2", (255, 0, 40)
 
 
 def train_noisy(
@@ -216,6 +216,10 @@ def _picture(samples: Sequence[RatedSample], believed: Sequence[Correction], ent
     wrong = pixels.doubted(one.target, sample.given)[rater]
     at = int(wrong.sum((1, 2)).argmax())
     name = f"{sample.name}, {entry['rater']}" if len(sample.raters) > 1 else sample.name
-    masks = [(wrong, WRONG), (sample.given[rater] > 0, GIVEN), (one.target[0] < 0.5, BELIEVED)]
+    low, high = np.percentile(sample.image[0, at], (0.5, 99.5))
+    gray = 255 * np.clip((sample.image[0, at] - low) / max(float(high - low), 1e-6), 0, 1)
+    colors = np.repeat(gray[..., None], 3, -1)
+    colors[wrong[at]] = 0.5 * colors[wrong[at]] + 0.5 * np.array(WRONG)
+    masks = [(sample.given[rater] > 0, GIVEN), (one.target[0] < 0.5, BELIEVED)]
     name = name if len(wrong) == 1 else f"{name}: slice {at}"
-    return name, np.asarray(sample.image[0, at]), [(mask[at], color) for mask, color in masks]
+    return name, colors.astype(np.uint8), [(mask[at], color) for mask, color in masks]
