@@ -20,8 +20,8 @@ def pretrain_command(
     images: Annotated[Path, typer.Option("--images", help="Folder of images; no masks are needed.")],
     name: Annotated[str, typer.Option("--name", help="Under which name the pretrained encoder is stored.")],
     method: Annotated[
-        str, typer.Option("--method", help="masked: masked autoencoding; tiles: tile-wise autoencoder.")
-    ] = "masked",
+        str, typer.Option("--method", help="tiles: tile-wise autoencoder; masked: masked autoencoding.")
+    ] = "tiles",
     epochs: Annotated[int, typer.Option("--epochs", min=1)] = 200,
     seed: Annotated[int, typer.Option("--seed")] = 0,
     store: Store = None,
@@ -29,7 +29,7 @@ def pretrain_command(
 ) -> None:
     """Pretrain the encoder of a model on images alone; refseg train --init NAME starts from it."""
     if method not in ("tiles", "masked"):
-        raise BadInput(f"There is no method '{method}'; they are masked and tiles.")
+        raise BadInput(f"There is no method '{method}'; they are tiles and masked.")
     wanted, home = read_spec(spec), ModelStore(store).home
     if not images.is_dir():
         raise BadInput(f"There is no folder '{images}'.")
@@ -44,7 +44,7 @@ def pretrain_command(
     counts = about.data["images"]
     console.print(
         f"'{name}' learned from {counts['train']} images, {counts['validation']} chose when to stop; {counts['test']} "
-        f"of test patients were not looked at.\nTo start from it: refseg train --init {name} ...\n"
+        f"of test patients were not looked at.\nTo start from it: refseg train --init {name} --reconstruction ...\n"
         f"To hand it over, copy {file}. Curves and pictures: {home / 'reports' / f'pretrained-{name}' / 'report.html'}",
         highlight=False,
         markup=False,

@@ -73,7 +73,7 @@ def advise(site: Site) -> Advice:
         return Advice(
             "Few labels: pretrain, then train",
             f"{site.images - site.masks} images without masks teach the encoder before the {site.masks} with masks.",
-            (pretrain, f"{train} --init NAME-start"),
+            (pretrain, f"{train} --init NAME-start --reconstruction"),
         )
     return Advice("", "Enough good masks: plain training is all it takes.", (train,))
 

@@ -255,7 +255,7 @@ def test_pretraining_learns_in_three_dimensions(method):
 def test_a_training_starts_from_what_was_pretrained_and_stores_no_branch(disk_folders, tmp_path):
     spec, store = disk_spec(), ModelStore(tmp_path / "home")
     images, labels = disk_folders
-    file = pretrain(spec, image_files(images), store.home, name="disks", method="tiles", epochs=2, seed=0)
+    file = pretrain(spec, image_files(images), store.home, name="disks", epochs=2, seed=0)
     before = read_pretrained(file)
     assert file == find_pretrained(store.home, "disks") == find_pretrained(store.home, str(file))
     assert before.about.method == "tiles" and before.about.data["images"]["train"] > 0

@@ -11,7 +11,7 @@ from RefSegLib.recipe_cli import Site, advise
 @pytest.mark.parametrize(
     ("site", "recipe", "words"),
     [
-        (Site(200, 30), "Few labels", ("pretrain", "--init NAME-start")),
+        (Site(200, 30), "Few labels", ("pretrain", "--reconstruction")),
         (Site(200, 180), "", ("refseg train",)),
         (Site(200, 180, "mixed"), "Bad labels", ("--noisy",)),
         (Site(60, 60, raters=3), "Bad labels", ("--noisy",)),
