@@ -94,15 +94,17 @@ def _main(rows: list[Row]) -> list[str]:
         mine = _of(rows, arm)
         if not mine:
             continue
+        seeded = {row["seed"] for row in mine}
+        bases = [row for row in _of(rows, RANDOM) if row["seed"] in seeded]
         cells = []
         for measure in MEASURES.values():
-            value, base = _mean(mine, measure), _mean(_of(rows, RANDOM), measure)
+            value, base = _mean(mine, measure), _mean(bases, measure)
             apart = "" if base is None or arm == RANDOM else f" ({value - base:+.1f})"
             seeds = [100 * measure(row) for row in mine]
             spread = f" ±{(max(seeds) - min(seeds)) / 2:.1f}" if len(seeds) > 1 else ""
             cells.append(f"{value:.1f}{spread}{apart}")
         body.append([arm, str(len(mine)), *cells])
-    return _table(["arm (against random init)", "seeds", *MEASURES], body)
+    return _table(["arm (against random init of the same seeds)", "seeds", *MEASURES], body)
 
 
 def _aims(rows: list[Row]) -> list[str]:
