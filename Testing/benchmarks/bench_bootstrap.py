@@ -41,7 +41,7 @@ GANS = {
 FULL, LONG = "+ channel calibration", "the same, twice the steps"
 GANS[LONG] = GanSettings(steps=2 * GAN_STEPS)
 # What is done in one go gives several rows; what tells most comes first.
-JOBS = (FULL, LONG, "rounds", "oracle", "peer", "CycleGAN", "+ VAE discriminator", "weighted", "all", "selection")
+JOBS = (FULL, LONG, "rounds", "oracle", "peer", "weighted", "CycleGAN", "+ VAE discriminator", "all", "selection")
 
 
 def main() -> None:

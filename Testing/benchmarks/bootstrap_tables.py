@@ -50,8 +50,7 @@ def tables(results: list[dict[str, Any]], settings: dict[str, Any]) -> str:
         "|---" * (len(sets) + 1) + "|",
     ]
     for arm in ROWS:
-        if any((arm, name) in cells for name in sets):
-            lines.append(f"| {arm} | " + " | ".join(_cell(cells.get((arm, name))) for name in sets) + " |")
+        lines.append(f"| {arm} | " + " | ".join(_cell(cells.get((arm, name))) for name in sets) + " |")
     lines += ["", "| behind the oracle, points | " + " | ".join(sets) + " |", "|---" * (len(sets) + 1) + "|"]
     behind = []
     for name in sets:
@@ -60,6 +59,9 @@ def tables(results: list[dict[str, Any]], settings: dict[str, Any]) -> str:
         gap = 100 * (np.mean(oracle[0]) - np.mean(best[0][0])) if best and oracle else None
         behind.append("not measured" if gap is None else f"{gap:.1f} (aim: {REACH[name]:g})")
     lines.append("| after the last round | " + " | ".join(behind) + " |")
+    lines.append(
+        "| at the best step, known only afterwards | " + " | ".join(_best(cells, name) for name in sets) + " |"
+    )
     lines += [
         "",
         "How good the pseudo labels were that each round learned from, before selection (train and validation ",
@@ -73,6 +75,15 @@ def tables(results: list[dict[str, Any]], settings: dict[str, Any]) -> str:
     seconds, memory = sum(r["seconds"] for r in results), max(r["memory"] for r in results)
     lines += ["", f"Seconds of one core: {seconds}. Peak memory: {memory} MB."]
     return "\n".join(lines) + "\n"
+
+
+def _best(cells: dict[tuple[str, str], list[list[float]]], name: str) -> str:
+    """Points behind the oracle of whichever learned row is best."""
+    learned = {arm: np.mean(cells[arm, name][0]) for arm in ROWS[1:-1] if (arm, name) in cells}
+    if not learned or (ROWS[-1], name) not in cells:
+        return "not measured"
+    arm = max(learned, key=learned.get)
+    return f"{100 * (np.mean(cells[ROWS[-1], name][0]) - learned[arm]):.1f} ({arm})"
 
 
 def _cell(runs: list[list[float]] | None) -> str:

@@ -165,8 +165,9 @@ def bootstrap_rounds(
     of the segmenter itself, until they settle or settings.rounds are done.
 
     validates: (n,) bool, whose pseudo labels choose the checkpoint instead of training; pool: what masks are like. Each
-    round goes on with the weights of the one before: from random weights, 150 steps a round, small sets (optic discs)
-    lost 12 points in three rounds. folder: checkpoints of a training that goes on after a kill.
+    round goes on with the weights of the one before. A round must be long enough to learn its labels: on 51 optic discs
+    100 steps came to a Dice of .81, falling from round to round, and 300 steps to .86. folder: checkpoints of a
+    training that goes on after a kill.
     """
     pseudo = pseudo_labels(first, vae, pool)
     done = Rounds()
