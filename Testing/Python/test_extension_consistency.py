@@ -338,7 +338,9 @@ def test_the_tutorials_name_buttons_and_sections_that_are_in_the_panels():
 def test_the_browsers_tutorial_names_buttons_that_are_on_its_page():
     text = (ROOT / "README.md").read_text()
     tutorial = text[text.index("\n## In the browser") : text.index("\n## What ships\n")]
-    page = "".join(file.read_text() for file in (ROOT / "BrowserWorkspace" / "BrowserWorkspaceLib").glob("*.py"))
+    # What it shares with the panels is in their packages.
+    packages = ("BrowserWorkspace/BrowserWorkspaceLib", "InteractiveLearning/InteractiveLearningSlicerLib")
+    page = "".join(file.read_text() for package in packages for file in (ROOT / package).glob("*.py"))
     named = set(re.findall(r"\*\*([^*]+)\*\*", tutorial))
     assert len(named) > 5 and not {name for name in named if f'_("{name}")' not in page}
 
