@@ -34,7 +34,7 @@ def app_store(tmp_path_factory):
     store.activate(SPEC.name, "1")
     replay = ReplayStore(home)
     for n in range(4):
-        replay.accept(a_ball_case(f"p{n}", n))
+        replay.accept(a_ball_case(f"p{n}", n), f"{n:032x}")  # ids decide what is drawn: the same model each time
     replay.close()
     learner = Learner(home, SPEC.name, LearningSettings(iterations=40, rate=0.02, patience=200))
     learner.work()
