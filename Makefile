@@ -44,8 +44,8 @@ browser:
 	  { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
 	    { apt-get update --quiet=2; DEBIAN_FRONTEND=noninteractive apt-get install --quiet=2 --yes chromium; } || true; }
 
-# Two workers with a thread each: with two each, small trainings took four times as long. The tests in a browser come
-# first, while both workers have something to do.
+# Two workers with a thread each: two each would be four on two cores. In the order of their names, so that the long
+# tests in a browser come first, while both workers have something to do.
 test: export OMP_NUM_THREADS := 1
 test: lint browser
 	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
