@@ -45,6 +45,7 @@ def bootstrap_command(
     from RefSegLib.bootstrapping.bootstrap import bootstrap  # torch: only once all that was given is known to be right
     from RefSegLib.bootstrapping.cyclegan import GanSettings
     from RefSegLib.bootstrapping.rounds import RoundSettings
+    from RefSegLib.training.report import report_folder
 
     place = ModelStore(store)
     with shown_progress("Learning without labels") as progress:
@@ -64,7 +65,7 @@ def bootstrap_command(
     if first:
         place.activate(name, version.version)
     write_report(version.manifest.model_dump(mode="json"), report)
-    page = place.home / "reports" / f"{name}-{version.version}" / "report.html"
+    page = report_folder(place, version) / "report.html"
     console.print(
         f"{name}@{version.version} was trained{' and is active' if first else ''}. It has learned from its own pseudo "
         f"labels, and its scores are against these: look at them in {page}",

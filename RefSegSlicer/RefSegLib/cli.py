@@ -69,6 +69,7 @@ def train(
 ) -> None:
     """Train a segmenter and its synthesizer; the new version is active if it is the first of its name."""
     from RefSegLib.pretraining.pretrained import find_pretrained, read_pretrained
+    from RefSegLib.training.report import report_folder
 
     place = ModelStore(store)
     wanted = read_spec(spec).model_copy(update={"name": name})
@@ -98,7 +99,7 @@ def train(
     write_report(version.manifest.model_dump(mode="json"), report)
     console.print(f"{name}@{version.version} was trained{' and is active' if first else ''}.")
     console.print_json(json.dumps(version.manifest.scores))
-    page = place.home / "reports" / f"{name}-{version.version}" / "report.html"
+    page = report_folder(place, version) / "report.html"
     if not noisy:
         console.print(f"Curves and pictures: {page}", highlight=False, markup=False, soft_wrap=True)
     else:

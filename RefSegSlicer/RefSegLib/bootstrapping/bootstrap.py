@@ -23,7 +23,7 @@ from RefSegLib.models.store import ModelStore, ModelVersion
 from RefSegLib.progress import SILENT, Progress
 from RefSegLib.training.batches import steps_of
 from RefSegLib.training.cases import Case, Sample, sha256_of
-from RefSegLib.training.report import Report
+from RefSegLib.training.report import Report, report_folder
 from RefSegLib.training.split import Role
 from RefSegLib.training.train import described, finish, workplace
 from RefSegLib.volume.io import write_labels
@@ -122,7 +122,7 @@ def bootstrap(
         folder=folder / "finish",
         progress=progress.part(0.85, 1.0),
     )
-    place = Path(store.home) / "reports" / f"{version.name}-{version.version}"
+    place = report_folder(store, version)
     _report(version, pictures, seen, done, translated).write(place)
     shutil.copytree(folder / "labels", place / "labels", dirs_exist_ok=True)
     shutil.rmtree(folder, ignore_errors=True)

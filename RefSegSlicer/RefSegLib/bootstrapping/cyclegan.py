@@ -19,7 +19,7 @@ from RefSegLib.bootstrapping.mask_vae import MaskVae, plausibility
 from RefSegLib.bootstrapping.poses import posed, random_poses
 from RefSegLib.errors import RefSegError
 from RefSegLib.progress import SILENT, Progress
-from RefSegLib.training.fit import fast_precision
+from RefSegLib.training.fit import fast_precision, save_checkpoint
 
 BETAS = (0.5, 0.999)
 HISTORY = 50  # earlier drawings, shown to the discriminators every other time (Shrivastava 2017)
@@ -117,10 +117,7 @@ def train_cyclegan(
         if state["step"] >= settings.steps // 2 and entry["score"] > state["score"]:
             state |= {"score": entry["score"], "weights": copy.deepcopy(average.state_dict())}
         if checkpoint is not None:
-            checkpoint.parent.mkdir(parents=True, exist_ok=True)
-            partial = checkpoint.with_suffix(".partial")
-            torch.save(state | {name: part.state_dict() for name, part in parts.items()}, partial)
-            partial.replace(checkpoint)
+            save_checkpoint(checkpoint, state | {name: part.state_dict() for name, part in parts.items()})
     average.load_state_dict(state["weights"])
     return Translated(average.eval().requires_grad_(False), state["score"], state["history"])
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ from RefSegLib.progress import SILENT, Progress
 from RefSegLib.training.augment import Augmentation
 from RefSegLib.training.cases import Sample, by_role, fingerprint
 from RefSegLib.training.fit import Fit
-from RefSegLib.training.report import Report
+from RefSegLib.training.report import Report, report_folder
 from RefSegLib.training.train import finish, read_samples, started, workplace
 
 SHOWN = 24  # masks with pictures in the report
@@ -114,11 +113,6 @@ def train_noisy(
     )
     report_of(version, segmenter_fit, train, believed, suspects).write(report_folder(store, version))
     return version
-
-
-def report_folder(store: ModelStore, version: ModelVersion) -> Path:
-    """Where the report of a version lies."""
-    return Path(store.home) / "reports" / f"{version.name}-{version.version}"
 
 
 def _as_believed(sample: RatedSample, one: Correction) -> Sample:

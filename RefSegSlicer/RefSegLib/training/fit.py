@@ -138,7 +138,7 @@ def fit(
             else:
                 state["since"] += 1
             if checkpoint is not None:
-                _save(checkpoint, state | {name: part.state_dict() for name, part in parts.items()})
+                save_checkpoint(checkpoint, state | {name: part.state_dict() for name, part in parts.items()})
     module.load_state_dict(state["weights"])
     module.eval()
     return Fit(state["weights"], state["score"], state["seconds"], state["history"])
@@ -192,7 +192,7 @@ def _gradients(
     return sum(w * loss for w, (loss, _) in zip(weights.tolist(), results, strict=True))
 
 
-def _save(file: Path, state: dict[str, Any]) -> None:
+def save_checkpoint(file: Path, state: dict[str, Any]) -> None:
     """Whole or not at all: a training killed while saving goes on from the checkpoint before."""
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_suffix(".partial")

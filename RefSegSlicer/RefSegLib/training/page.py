@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from torch import nn
 
-from RefSegLib.models.store import ModelStore, ModelVersion
+from RefSegLib.models.store import ModelVersion
 from RefSegLib.quality.metrics import dice
 from RefSegLib.training.cases import Sample
 from RefSegLib.training.fit import Fit
@@ -17,11 +16,6 @@ from RefSegLib.training.segmenter import predict
 
 SHOWN = 6
 GIVEN, FOUND = "#e69f00", "#0072b2"
-
-
-def page_folder(store: ModelStore, version: ModelVersion) -> Path:
-    """Where the page of a version lies."""
-    return Path(store.home) / "reports" / f"{version.name}-{version.version}"
 
 
 def page_of(version: ModelVersion, segmenter: nn.Module, fitted: Fit, validation: Sequence[Sample]) -> Report:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from RefSegLib.durable import written_whole
 from RefSegLib.errors import BadInput
+from RefSegLib.models.store import ModelStore, ModelVersion
 
 # Told apart by people who confuse red and green, on light and on dark (Okabe and Ito 2008).
 COLORS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#8a8a00", "#7f7f7f")
@@ -36,6 +37,11 @@ svg { max-width: 100%; height: auto; }
 
 Image = npt.NDArray
 Overlay = tuple[npt.NDArray[np.bool_], str]
+
+
+def report_folder(store: ModelStore, version: ModelVersion) -> Path:
+    """Where the report of a version lies."""
+    return Path(store.home) / "reports" / f"{version.name}-{version.version}"
 
 
 class Report:

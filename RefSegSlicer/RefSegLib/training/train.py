@@ -33,7 +33,8 @@ from RefSegLib.training.augment import Augmentation
 from RefSegLib.training.batches import batch_of
 from RefSegLib.training.cases import Case, Sample, by_role, cached_samples, fingerprint
 from RefSegLib.training.fit import Fit, best_device, has_bfloat16
-from RefSegLib.training.page import page_folder, page_of
+from RefSegLib.training.page import page_of
+from RefSegLib.training.report import report_folder
 from RefSegLib.training.segmenter import train_segmenter
 from RefSegLib.training.split import Role
 from RefSegLib.volume.io import read_image, read_labels
@@ -109,7 +110,7 @@ def train(
         progress=progress.part(0.8, 1.0),
         init=version,
     )
-    page_of(made, segmenter, segmenter_fit, samples["validation"]).write(page_folder(store, made))
+    page_of(made, segmenter, segmenter_fit, samples["validation"]).write(report_folder(store, made))
     return made
 
 
