@@ -45,8 +45,8 @@ def train_noisy_segmenter(
     For the first WARM_UP of the epochs the masks are taken as they are; afterwards they are looked at anew after each
     validation, as `corrected` does at `level`. Kept are the weights with the best mean Dice over the better half of
     `validation`: its masks may be wrong too, and a network that gets better agrees less with those that are.
-    Resumed from `checkpoint` the training comes to the same weights, but where dropout draws: what is believed depends
-    on the running mean alone, and is renewed where checkpoints are written.
+    Resumed from `checkpoint` the training comes to the same weights (as far as `fit` does): what is believed depends on
+    the running mean alone, and is renewed where checkpoints are written.
     """
     device = next(module.parameters()).device
     every = max(1, epochs // CHECKS)

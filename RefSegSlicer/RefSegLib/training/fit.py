@@ -77,7 +77,8 @@ def fit(
     larger the better, called every `check_every` epochs on the running mean; `patience` checks without a better one
     end the training.
     averaging: is given the running mean before the first step, for whoever teaches with it; it changes in place.
-    checkpoint: a file from which a killed training goes on where it was, to the same weights.
+    checkpoint: a file from which a killed training goes on where it was, to the same weights; dropout goes on too, but
+    where several threads draw from it at once (`_workers`) it is never the same twice.
     Raises RefSegError if the loss is no longer a number.
     """
     optimizer = torch.optim.AdamW(module.parameters(), rate, weight_decay=1e-2)
@@ -102,6 +103,7 @@ def fit(
         saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
         for name, part in parts.items():
             part.load_state_dict(saved.pop(name))
+        _set_random(saved.pop("random", None), module)
         state = saved
     if averaging is not None:
         averaging(average.module)
@@ -138,10 +140,28 @@ def fit(
             else:
                 state["since"] += 1
             if checkpoint is not None:
-                save_checkpoint(checkpoint, state | {name: part.state_dict() for name, part in parts.items()})
+                states = {name: part.state_dict() for name, part in parts.items()}
+                save_checkpoint(checkpoint, state | states | {"random": _random(module)})
     module.load_state_dict(state["weights"])
     module.eval()
     return Fit(state["weights"], state["score"], state["seconds"], state["history"])
+
+
+def _random(module: nn.Module) -> torch.Tensor:
+    """The state of the generator that dropout draws from."""
+    device = next(module.parameters()).device
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
+
+
+def _set_random(state: torch.Tensor | None, module: nn.Module) -> None:
+    """As `_random` found it; None, in a checkpoint of an older version, changes nothing."""
+    if state is None:
+        return
+    device = next(module.parameters()).device
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state, device)
+    else:
+        torch.set_rng_state(state)
 
 
 @contextmanager
