@@ -1,11 +1,22 @@
 """Which recipe fits what a site has, as a person asks for it."""
 
+import io
+import shlex
 import sys
 
+import numpy as np
 import pytest
 from InteractiveLearningLib import cli
 from RefSegLib.errors import BadInput
+from RefSegLib.models.store import ModelStore
 from RefSegLib.recipe_cli import Site, advise
+from RefSegLib.volume.grid import Grid
+from RefSegLib.volume.io import write_image, write_labels
+from RefSegLib.volume.volume import LabelMap, Volume
+
+SPEC = """{"name": "disc", "dimensions": 2, "channels": ["gray"], "patch": [1, 32, 32], "aligned": false,
+"labels": [{"value": 1, "name": "disc", "color": [1, 0, 0]}], "spacing": [0, 0, 0],
+"network": {"name": "unet", "arguments": {"filters": [6, 8, 12]}}}"""
 
 
 @pytest.mark.parametrize(
@@ -66,9 +77,69 @@ def test_every_recipe_named_is_a_heading_of_the_document():
         assert f"## {advise(site).recipe}\n" in text
 
 
-def test_every_command_named_is_one_that_refseg_knows():
+EVERY_SITE = [
+    Site(200, masks, quality, raters, shape, others)
+    for masks in (0, 4, 30, 180)
+    for quality in ("good", "mixed", "bad")
+    for raters in (1, 3)
+    for shape in (False, True)
+    for others in (False, True)
+]
+
+
+def test_every_command_of_every_site_is_understood():
+    """Options and the kinds of their values, as the command itself reads them; nothing is run."""
+    import BrowserWorkspaceLib.app_cli  # noqa: F401 (the floor above adds its own)
     import typer.main
 
-    known = set(typer.main.get_command(cli.app).commands)
-    for site in (Site(200, 30), Site(200, 180, "bad"), Site(200, 0, shape=True)):
-        assert {command.split()[1] for command in advise(site).commands} <= known
+    commands = typer.main.get_command(cli.app).commands
+    for line in {line for site in EVERY_SITE for line in advise(site).commands}:
+        program, name, *words = shlex.split(line)
+        assert program == "refseg"
+        commands[name].make_context(name, words)  # raises where an option is unknown or missing
+
+
+def test_the_commands_run_as_they_are_printed(monkeypatch, tmp_path):
+    """Each recipe with masks, on small discs and for one epoch: what the second command needs the first one makes."""
+    discs(tmp_path)
+    (tmp_path / "SPEC.json").write_text(SPEC)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("REFSEG_HOME", str(tmp_path / "home"))
+    sites = (Site(200, 30), Site(200, 180, "mixed"))
+    for number, site in enumerate(sites):
+        for line in advise(site).commands:
+            words = shlex.split(line.replace("NAME", f"disc{number}").replace("ALL_IMAGES", "IMAGES"))
+            monkeypatch.setattr(sys, "argv", [*words, "--epochs", "1"])
+            try:
+                cli.main()
+            except SystemExit as stop:
+                assert not stop.code, line
+    assert set(ModelStore(tmp_path / "home").names()) >= {f"disc{number}" for number in range(len(sites))}
+
+
+def discs(folder):
+    """Sixteen bright discs in noise, as files, and their masks."""
+    grid = Grid((1, 32, 32))
+    for seed in range(16):
+        rng = np.random.default_rng(seed)
+        mask = np.linalg.norm(np.stack(np.mgrid[:32, :32], -1) - rng.uniform(12, 20, 2), axis=-1) < 7
+        image = (mask * 100 + rng.normal(0, 10, mask.shape) + 40)[None].astype(np.float32)
+        write_image(Volume(image, grid), folder / "IMAGES" / f"p{seed}.nii.gz")
+        write_labels(LabelMap(mask[None].astype(np.uint16), grid), folder / "MASKS" / f"p{seed}.nii.gz")
+
+
+@pytest.mark.parametrize(
+    ("answers", "said"),
+    [
+        (["80", "eighty", "90", "60", "Mixed", "1"], ["Say a number from 0 to 80.", "--noisy"]),
+        (["80", "80", "so so", "good", "1"], ["Say good, mixed or bad.", "Enough good masks"]),
+        (["80", "0", "n", "y"], ["--shape"]),
+    ],
+)
+def test_somebody_at_a_terminal_is_asked_again_until_the_answer_can_be(monkeypatch, capsys, answers, said):
+    terminal = io.StringIO("".join(f"{answer}\n" for answer in answers))
+    terminal.isatty = lambda: True
+    monkeypatch.setattr("sys.stdin", terminal)
+    assert refseg(monkeypatch) == 0
+    heard = capsys.readouterr()
+    assert all(words in heard.out + heard.err for words in said)
