@@ -180,7 +180,10 @@ def _told_of(error, folder) -> str:
 def folder_below(path, below=None) -> Path:
     """A folder of this computer that people have named. below: the only folder whose folders they may open, None: any.
     Raises BadInput if there is none."""
-    place = Path(str(path).strip()).expanduser()
+    written = str(path or "").strip()
+    if not written:  # which Path would take for the folder that this process was started in
+        raise BadInput(_("Write a folder first."))
+    place = Path(written).expanduser()
     if below is not None:
         place = (Path(below) / place).resolve()
         if not place.is_relative_to(Path(below).resolve()):

@@ -28,6 +28,7 @@ from trame_slicer.app.ui import (
     SegmentEditorUndoRedoUI,
 )
 
+from BrowserWorkspaceLib import ordering
 from BrowserWorkspaceLib.uploading import Uploading
 
 TITLE = "RefSeg"
@@ -43,6 +44,7 @@ class WorkspaceUI:
         with VAppLayout(app.server, template_name="main") as self.layout:
             self.layout.root.theme = "dark"
             client.Style("html { overflow-y: auto; } .v-btn { text-transform: none; letter-spacing: normal; }")
+            ordering.build()
             self._bar()
             self._folder_dialog()
             self._tools()

@@ -14,7 +14,9 @@ from app_case import a_patient_who_teaches
 from app_page import WAIT_MS, AppPage
 from benchmarks.tiny_learning import SPEC
 from browser import picture, wait_for_views
+from BrowserWorkspaceLib.opening import folder_below
 from playwright.sync_api import expect
+from RefSegLib.errors import BadInput
 from RefSegLib.models.store import ModelStore
 from RefSegLib.volume.io import read_image, read_labels
 from running_app import RunningApp
@@ -237,3 +239,18 @@ def until(true, seconds=60):
     while not true():
         assert time.monotonic() < end
         time.sleep(0.1)
+
+
+def test_what_was_written_is_at_the_server_before_the_next_press_even_while_an_answer_is_outstanding(at_work):
+    at_work.tab("cases")
+    at_work.page.evaluate("trame.client.beginBusy()")
+    at_work.fill("cases-folder", "/nowhere")
+    at_work.press("list-cases")
+    at_work.told("There is no folder '/nowhere'", "error")
+    at_work.page.evaluate("trame.client.endBusy()")
+
+
+def test_no_folder_is_none_and_not_the_one_the_server_was_started_in():
+    for empty in ("", "  ", None):
+        with pytest.raises(BadInput, match="Write a folder first"):
+            folder_below(empty)
