@@ -51,9 +51,21 @@ def test_an_arm_measures_what_the_tables_show_and_the_rest_is_named(two_dozen_lu
     found = noisy_tables.read(results)
     assert len(found) == 2
     text = noisy_tables.tables(found)
-    assert f"| both | not measured | {100 * found[job.key]['test']:.1f} | not measured |" in text
-    assert f"| plain | not measured |{' not measured |' * 2}" in text
-    assert "Not finished: lungs 50% mixed, plain" in text and "Vessels" not in text
+    assert f"| both | {100 * found[job.key]['test']:.1f} |\n" in text
+    assert "| plain | not measured |\n" in text
+    assert "lungs 50% mixed, plain, seed 0" in text.split("Not finished: ")[1] and "Vessels" not in text
+
+
+def test_the_set_of_few_images_has_few_that_train_and_all_others(two_dozen_lungs, monkeypatch):
+    monkeypatch.setattr(noisy_arms, "FEWER", 5)
+    few, all_ = (
+        {role: noisy_arms.pictures(Job(name, 0.5, "too small", PLAIN), role) for role in ("train", "test")}
+        for name in (noisy_arms.FEW, "lungs")
+    )
+    assert len(few["train"].names) == 5 < len(all_["train"].names)
+    assert few["test"].names == all_["test"].names
+    assert sum(one.changed.any() for one in few["train"].noise) == round(0.5 * 5)
+    assert {one.kind for one in all_["train"].noise} == {"", "erosion", "missing"}
 
 
 def test_every_arm_is_planned_once():

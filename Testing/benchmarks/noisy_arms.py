@@ -52,10 +52,13 @@ CLEAN, CLEAN_T, PLAIN, T_LOSS, CO, CO_TOLD = (
 LEVELS = {"pixel only": "pixel", "image only": "image", "both": "both"}
 SINGLE, ALL = "one rater: ", "all raters: "
 STRENGTH = 0.9
-NOISE = {"mixed": None, "dilation": ["dilation"]}  # what is put in: kinds of noise, None for all as often each
+# What is put in: kinds of noise as often each, None for all of them.
+NOISE = {"mixed": None, "dilation": ["dilation"], "too small": ["erosion", "missing"]}
 MOST = {"train": 120, "validation": 24, "test": 100}
+FEW = "few lungs"
+FEWER = 30  # images that train of this set
 FILTERS = [8, 16, 32, 64]
-EPOCHS = {"lungs": 60, "heads": 60, "brains": 150, "vessels": 150}
+EPOCHS = {"lungs": 60, FEW: 240, "heads": 60, "brains": 150, "vessels": 150}  # 480 steps of lungs and heads
 
 
 @dataclass(frozen=True)
@@ -88,34 +91,40 @@ class Pictures:
 def jobs() -> Iterator[Job]:
     """All arms, the most telling first."""
     raters = (SINGLE + PLAIN, SINGLE + "both", ALL + PLAIN, ALL + "both")
-    yield Job("lungs", 0.0, "mixed", CLEAN)
-    for arm in (PLAIN, T_LOSS, CO, "both"):
+    first, later = (PLAIN, T_LOSS, "image only", "both"), (CO, "pixel only", CO_TOLD)
+    clean = (CLEAN, CLEAN_T)
+    for arm in clean:
+        yield Job("lungs", 0.0, "mixed", arm)
+    for arm in (*first, *later):
         yield Job("lungs", 0.5, "mixed", arm)
-    for arm in ("both", PLAIN, T_LOSS):
+    for arm in (*first, *later):
         yield Job("lungs", 0.5, "dilation", arm)
-    for arm in raters:
-        yield Job("brains", 1.0, "raters", arm)
-    for arm in ("image only", "pixel only"):
-        yield Job("lungs", 0.5, "mixed", arm)
-    for arm in (PLAIN, "both"):
+    for arm in (*first, *clean):
+        yield Job("lungs", 0.0 if arm in clean else 0.5, "mixed", arm, 1)
+    for arm in first:
+        yield Job("lungs", 0.5, "dilation", arm, 1)
+    for arm in (*clean, *first):
+        yield Job(FEW, 0.0 if arm in clean else 0.5, "mixed" if arm in clean else "dilation", arm)
+    for arm in first:
+        yield Job("lungs", 0.3, "mixed", arm)
+    for arm in first:
         yield Job("lungs", 0.7, "mixed", arm)
     for arm in raters:
         yield Job("vessels", 1.0, "raters", arm)
-    for arm in (PLAIN, "both"):
-        yield Job("lungs", 0.3, "mixed", arm)
-    for share in (0.7, 0.3):
-        yield Job("lungs", share, "mixed", T_LOSS)
-    yield Job("lungs", 0.0, "mixed", CLEAN_T)
-    for arm in (CLEAN, PLAIN, T_LOSS, "both"):
+    for arm in (CLEAN, *first):
         yield Job("heads", 0.0 if arm == CLEAN else 0.5, "mixed", arm)
-    for arm in (CLEAN, PLAIN, T_LOSS, "both"):
-        yield Job("lungs", 0.0 if arm == CLEAN else 0.5, "mixed", arm, 1)
-    for arm in (CO, "image only", "pixel only"):
-        yield Job("lungs", 0.5, "dilation", arm)
-    for share in (0.7, 0.3):
-        for arm in (CO, "image only", "pixel only"):
+    for arm in first:
+        yield Job("lungs", 0.5, "too small", arm)
+    for seed in (0, 1):
+        for arm in raters:
+            yield Job("brains", 1.0, "raters", arm, seed)
+    for arm in later:
+        yield Job("lungs", 0.5, "mixed", arm, 1)
+        for share in (0.3, 0.7):
             yield Job("lungs", share, "mixed", arm)
-    yield Job("lungs", 0.5, "mixed", CO_TOLD)
+    for arm in later:
+        yield Job("heads", 0.5, "mixed", arm)
+        yield Job(FEW, 0.5, "dilation", arm)
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -184,7 +193,7 @@ def spec_of(job: Job, shape: tuple[int, int]) -> SegmenterSpec:
     """The same small network for every arm of a set."""
     patch = (64, 64) if job.set == "vessels" else shape
     return SegmenterSpec(
-        name=job.set,
+        name=job.set.replace(" ", "-"),
         dimensions=2,
         channels=("gray",),
         labels=[{"value": 1, "name": job.set, "color": (1, 0, 0)}],
@@ -197,9 +206,10 @@ def spec_of(job: Job, shape: tuple[int, int]) -> SegmenterSpec:
 
 def pictures(job: Job, role: str) -> Pictures:
     """The pictures of the patients of one role, with the masks this arm is given."""
-    if job.set in ("lungs", "heads"):
-        everybody = lungs("JSRT", 48) if job.set == "lungs" else heads((48, 64))
-        chosen = [p for p in everybody if p.role == role][: MOST[role]]
+    if job.set in ("lungs", FEW, "heads"):
+        everybody = heads((48, 64)) if job.set == "heads" else lungs("JSRT", 48)
+        most = FEWER if (job.set, role) == (FEW, "train") else MOST[role]
+        chosen = [p for p in everybody if p.role == role][:most]
         truth = [p.mask for p in chosen]
         masks = {p.name: p.mask[None].astype(np.uint16) for p in chosen}
         seed = {"train": 1, "validation": 2, "test": 3}[role] + 10 * job.seed
