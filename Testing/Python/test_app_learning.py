@@ -9,7 +9,9 @@ import pytest
 from app_page import WAIT_MS, AppPage
 from benchmarks.tiny_learning import SPEC, an_image
 from browser import picture, wait_for_views
+from InteractiveLearningLib.replay import ReplayStore
 from InteractiveLearningLib.reviews import ReviewLog
+from InteractiveLearningLib.service.patients import patient_key
 from playwright.sync_api import expect
 from RefSegLib.models.store import ModelStore
 from RefSegLib.volume.grid import Grid
@@ -281,6 +283,31 @@ def test_the_worklist_of_a_service_gives_each_case_to_one_user(tmp_path, app_sto
         cases(page, "anna_visit1 (skipped)", "bert (open)", "carl")
         picture(page, "app-cases-3-service")
         at_work.small_picture("app-cases-3-small")
+
+        segment(at_work)
+        at_work.tab("cases")
+        at_work.press("reject-case")
+        at_work.told("'carl' is open.")
+        at_work.tab("correct")
+        at_work.press("add-segments")
+        at_work.press("start")
+        at_work.told("bright")
+        at_work.press("tool-points")
+        at_work.click("axial", 0.5, 0.5)
+        at_work.until_title("undo", "positive click")
+        at_work.press("accept")
+        at_work.tab("cases")
+        cases(page, "anna_visit1 (skipped)", "bert (rejected)", "carl (accepted, open)")
+        with service.client() as asked:
+            held = asked.get("/v1/worklist").json()["cases"]
+        assert [(case["state"], case["held"]) for case in held] == [
+            ("skipped", False),
+            ("rejected", False),
+            ("accepted", False),
+        ]
+        store = ReplayStore(home)
+        assert any(case.patient == patient_key(home, "carl") for case in store.cases()), "what was accepted is kept"
+        store.close()
         page.close()
     finally:
         app.end()
