@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from RefSegLib.errors import BadInput, Cancelled, RefSegError
 from RefSegLib.models.spec import Label
 from RefSegLib.progress import Progress
 from RefSegLib.volume.grid import Grid
+from RefSegLib.volume.io import read_labels, write_image
 from RefSegLib.volume.volume import Volume
 from running_service import RunningService
 from service_sockets import Relay, a_certificate, an_http_server
@@ -351,8 +353,11 @@ def test_an_acceptance_whose_answer_was_lost_is_kept_once(a_relay, a_service):
 
 @pytest.fixture(scope="module")
 def a_site(tmp_path_factory):
-    """A server with a certificate of its own and two users; gives (url, certificate, {role: token})."""
+    """A server with a certificate of its own, a tiny model and two users; gives (url, certificate, {role: token})."""
+    from benchmarks.tiny_learning import an_untrained_version
+
     home = tmp_path_factory.mktemp("site")
+    an_untrained_version(home)
     certificate, key = a_certificate(home)
     site = RunningService(home, "--tls-cert", str(certificate), "--tls-key", str(key))
     Accounts(home).add("ann", Role.ANNOTATOR)
@@ -384,6 +389,26 @@ def test_what_a_role_may_not_do_is_told(a_site):
         client.audit()
     with Client(url, tokens[Role.ADMINISTRATOR], certificate=certificate) as client:
         assert isinstance(client.audit(), list)
+
+
+def test_the_example_of_the_readme_runs(a_site, tmp_path):
+    url, certificate, tokens = a_site
+    write_image(an_image(5)[0], tmp_path / "head.nii.gz")
+    example = re.search(r"```python\n(.*?)```", (Path(__file__).parents[2] / "README.md").read_text(), re.S)[1]
+    for theirs, ours in (
+        ("https://segment.example.org:8443", url),
+        ("head.nii.gz", str(tmp_path / "head.nii.gz")),
+        ("head.seg.nrrd", str(tmp_path / "head.seg.nrrd")),
+        ("site.pem", str(certificate)),
+        ('"hippocampus"', '"balls"'),
+        ("token, ", f"{tokens[Role.ANNOTATOR]!r}, "),
+    ):
+        assert theirs in example
+        example = example.replace(theirs, ours)
+    run = subprocess.run([sys.executable, "-c", example], check=False, capture_output=True, text=True)
+    assert run.returncode == 0 and not run.stderr, run.stderr
+    assert "it is ann's, annotator" in run.stdout
+    assert read_labels(tmp_path / "head.seg.nrrd").grid.same_as(GRID)
 
 
 def test_the_client_needs_no_torch_and_no_server():
