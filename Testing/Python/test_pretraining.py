@@ -12,7 +12,7 @@ from RefSegLib.models.spec import SegmenterSpec
 from RefSegLib.models.store import ModelStore
 from RefSegLib.pretraining.encoder import build_decoder, encode, encoder_names, segment_and_encode
 from RefSegLib.pretraining.masked import HIDDEN, MaskedAutoencoder, hidden_blocks
-from RefSegLib.pretraining.pretrain import images_by_role, learn, pretrain
+from RefSegLib.pretraining.pretrain import UPRIGHT, batches_of, images_by_role, learn, pretrain
 from RefSegLib.pretraining.pretrained import find_pretrained, place_of, read_pretrained, write_pretrained
 from RefSegLib.pretraining.reconstruction import ReconstructingSegmenter
 from RefSegLib.pretraining.sliced_wasserstein import sliced_wasserstein
@@ -147,7 +147,9 @@ def test_the_order_of_tiles_is_told_by_the_loss():
     torch.manual_seed(0)
     module = TileAutoencoder(build_segmenter(spec), spec)
     images = torch.stack([torch.from_numpy(sample(seed, spec).image) for seed in range(2)])
-    mosaic, drawn, told, latents = module(images, torch.tensor([0, 5]))
+    order = torch.tensor([0, 5])
+    mosaic = joined(module.mosaic(images, order), module.grid)
+    drawn, told, latents = module(images, order)
     assert torch.equal(mosaic[0], images[0]) and not torch.equal(mosaic[1], images[1])
     assert drawn.shape == mosaic.shape and told.shape == (2, 101) and latents.shape[:3] == (2, 9, 8)
     torch.testing.assert_close(mosaic[1].sort().values.sum(), images[1].sort().values.sum())
@@ -191,7 +193,7 @@ def test_three_quarters_of_the_blocks_are_hidden_and_only_those_count():
     drawn = module(images, hidden)
     elsewhere = torch.where(hidden, images, drawn)  # perfect where it counts
     module.forward = lambda *_: elsewhere
-    assert float(module.loss(images, hidden).detach()) == 0.0
+    assert float(module.loss(images, images, hidden).detach()) == 0.0
 
 
 def test_what_is_hidden_cannot_be_seen():
@@ -212,6 +214,23 @@ def test_all_but_the_output_layer_is_kept_of_masked_autoencoding(name):
 
 
 # -- learning, storing, starting from it
+
+
+@pytest.mark.parametrize("method", [MaskedAutoencoder, lambda spec: TileAutoencoder(build_segmenter(spec), spec)])
+def test_what_is_seen_is_varied_and_what_is_to_be_drawn_is_not(method):
+    spec = disk_spec()
+    samples = [sample(seed, spec) for seed in range(8)]
+    torch.manual_seed(0)
+    module = method(spec).eval()
+    images, seen, *more = next(iter(batches_of(spec, module, 0)(samples, UPRIGHT)(0)))
+    known = torch.stack([torch.from_numpy(s.image) for s in samples])
+    assert all((image - known).abs().amax((1, 2, 3, 4)).min() < 1e-5 for image in images)  # as they are in the file
+    changed = (seen - images).abs().amax((1, 2, 3, 4)) > 0.02
+    assert changed.float().mean() > 0.5
+    with torch.inference_mode():
+        assert module.loss(images, seen, *more) != module.loss(seen, seen, *more)
+        shown = module.shown(images, seen, *more)
+    assert torch.equal(shown["image"], images) and all(picture.shape == images.shape for picture in shown.values())
 
 
 @pytest.mark.parametrize("method", ["tiles", "masked"])

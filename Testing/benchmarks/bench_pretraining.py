@@ -1,9 +1,12 @@
 """Robust transfer, measured: lungs of JSRT from few labels, pretrained or not, on bad images and in other hospitals.
 
     python Testing/benchmarks/bench_pretraining.py [--tables docs/pretraining-tables.md] [--seeds 0 1] [--shares 30 10]
+                                                   [--only volumes]
 
+After the X-rays the same arms on volumes, hippocampi from 8 patients with masks, one seed (pretraining_volumes.py).
 Kept in out/bench-pretraining (REFSEG_OUT names another folder than out); goes on where it was stopped, arm by arm and
-within an arm. REFSEG_DATA names the folder with cxr_lung. One process on one core: OMP_NUM_THREADS=1.
+within an arm. REFSEG_DATA names the folder with cxr_lung and msd_hippocampus. One process on one core:
+OMP_NUM_THREADS=1.
 """
 
 from __future__ import annotations
@@ -16,6 +19,8 @@ from pathlib import Path
 import torch
 from pretraining_arms import ARMS, JOBS, OUT, SHARES, keep, results, run_arm
 from pretraining_tables import tables
+from pretraining_volumes import ARMS as VOLUME_ARMS
+from pretraining_volumes import LABELED, run_volume_arm
 
 
 def main() -> None:
@@ -25,18 +30,21 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
     parser.add_argument("--shares", nargs="+", type=int, choices=SHARES, default=list(SHARES))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--only", choices=("xrays", "volumes"))
     parser.add_argument("--until", metavar="HH:MM", help="begin no arm after this time of day")
     options = parser.parse_args()
     torch.set_num_threads(1)
     OUT.mkdir(parents=True, exist_ok=True)
-    done = {(row["arm"], row["share"], row["seed"]) for row in results()}
-    for job in [(*job, seed) for seed in options.seeds for job in JOBS]:
-        if job in done or job[0] not in options.arms or job[1] not in options.shares:
+    jobs = [("xrays", *job, seed) for seed in options.seeds for job in JOBS if job[1] in options.shares]
+    jobs += [("volumes", arm, LABELED, 0) for arm in VOLUME_ARMS]
+    done = {(row.get("task", "xrays"), row["arm"], row["share"], row["seed"]) for row in results()}
+    for job in jobs:
+        if job in done or job[1] not in options.arms or options.only not in (None, job[0]):
             continue
         if options.until and time.strftime("%H:%M") >= options.until:
             break
         started = time.monotonic()
-        row = run_arm(*job)
+        row = run_arm(*job[1:]) if job[0] == "xrays" else run_volume_arm(job[1], job[3])
         keep(row)
         say(f"{job}: validation {row['validation']:.4f}, {time.monotonic() - started:.0f} s, {row['MB']} MB")
     text = tables(results())

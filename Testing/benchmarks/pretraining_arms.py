@@ -13,6 +13,7 @@ import json
 import os
 import resource
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -23,7 +24,7 @@ import numpy.typing as npt
 import torch
 from RefSegLib.models.networks import build_segmenter
 from RefSegLib.models.spec import Label, Network, SegmenterSpec
-from RefSegLib.pretraining.pretrain import STILL, learn
+from RefSegLib.pretraining.pretrain import learn
 from RefSegLib.pretraining.pretrained import Method
 from RefSegLib.pretraining.reconstruction import ReconstructingSegmenter
 from RefSegLib.quality.corruptions import ALL, corrupt, moved
@@ -40,7 +41,8 @@ from xray_data import ROOT, Picture, lungs
 
 OUT = Path(os.environ.get("REFSEG_OUT", ROOT / "out")) / "bench-pretraining"
 SIZE = 72
-STEPS, PRETRAINING_STEPS = 300, 480
+STEPS, PRETRAINING_STEPS = 300, 1200
+STILL = Augmentation(0.0, 0.0, 0.0, 0.0)
 SPEC = SegmenterSpec(
     name="lungs-transfer",
     dimensions=2,
@@ -54,18 +56,31 @@ SPEC = SegmenterSpec(
 
 
 @dataclass(frozen=True)
+class Task:
+    """What the arms learn. unlabeled: the samples pretraining learns from; validation: those that choose epochs; both
+    read when they are asked for. steps: of training and of pretraining."""
+
+    name: str
+    spec: SegmenterSpec
+    steps: int
+    before: int
+    unlabeled: Callable[[], list[Sample]]
+    validation: Callable[[], list[Sample]]
+
+    def file(self, what: str) -> Path:
+        """Where something of this task is kept."""
+        return OUT / (what if self.name == "xrays" else f"{self.name}-{what}")
+
+
+@dataclass(frozen=True)
 class Arm:
-    """before: how it was pretrained; varied: whether pretraining and training vary pose and intensities of images as
-    `refseg train` does, or take them as they are."""
+    """before: how it was pretrained; varied: whether training varies pose and intensities of images as `refseg train`
+    does, or takes them as they are; seen: whether it trains on the corruptions it is tested under."""
 
     before: Method | None = None
     reconstruction: bool = False
     varied: bool = False
-
-    @property
-    def augmentation(self) -> Augmentation:
-        """Of pretraining and training."""
-        return Augmentation() if self.varied else STILL
+    seen: bool = False
 
 
 ARMS = {
@@ -77,10 +92,11 @@ ARMS = {
     "own augmentation": Arm(varied=True),
     "own augmentation, T-AE + reconstruction": Arm("tiles", True, varied=True),
     "own augmentation, masked autoencoding": Arm("masked", varied=True),
+    "ceiling": Arm(seen=True),
+    "ceiling, own augmentation": Arm(seen=True, varied=True),
 }
 SHARES = (30, 10, 100)
-COMBINED = tuple(ARMS)[-2:]  # not with all labels
-JOBS = [(arm, share) for share in SHARES for arm in ARMS if share < 100 or arm not in COMBINED]
+JOBS = [(arm, share) for share in SHARES for arm in ARMS if share == 30 or not ARMS[arm].seen]
 
 
 @lru_cache(maxsize=4)
@@ -102,6 +118,20 @@ def labeled(share: int) -> list[Sample]:
     return [sample_of(p) for p in everyone[: round(len(everyone) * share / 100)]]
 
 
+def with_corrupted(share: int) -> list[Sample]:
+    """Those of `labeled`, and each of them under each of the 17 corruptions at severity 5, drawn otherwise than in the
+    tests. For the ceiling alone: what an arm that knows the tests beforehand comes to."""
+    everyone = pictures("JSRT", "train")
+    some = everyone[: round(len(everyone) * share / 100)]
+    seeds = range(10_000, 10_000 + len(some))
+    bad = [
+        sample_of(Picture(p.name, corrupt(p.image, name, 5, seed), moved(p.mask, name, 5, seed)))
+        for name in ALL
+        for p, seed in zip(some, seeds, strict=True)
+    ]
+    return labeled(share) + bad
+
+
 def unlabeled() -> list[Sample]:
     """All training images, for pretraining; without masks."""
     empty = np.zeros((1, SIZE, SIZE), np.uint16)
@@ -113,19 +143,21 @@ def validation() -> list[Sample]:
     return [sample_of(p) for p in pictures("JSRT", "validation")]
 
 
-def pretrained(arm: Arm, seed: int) -> tuple[dict[str, npt.NDArray], float]:
+XRAYS = Task("xrays", SPEC, STEPS, PRETRAINING_STEPS, unlabeled, validation)
+
+
+def pretrained(task: Task, arm: Arm, seed: int) -> tuple[dict[str, npt.NDArray], float]:
     """What an arm starts from, pretrained now if it was not yet, and how many seconds that took."""
-    file = OUT / f"{arm.before}{'-varied' if arm.varied else ''}-{seed}.safetensors"
+    file = task.file(f"{arm.before}-{seed}.safetensors")
     if not file.exists():
-        train = unlabeled()
+        train = task.unlabeled()
         module, fitted, kept = learn(
-            SPEC,
+            task.spec,
             train,
-            validation(),
+            task.validation(),
             method=arm.before,
-            epochs=PRETRAINING_STEPS // steps_of(train, SPEC),
+            epochs=task.before // steps_of(train, task.spec),
             seed=seed,
-            augmentation=arm.augmentation,
             checkpoint=file.with_suffix(".checkpoint"),
         )
         weights = {name: value.cpu().numpy() for name, value in module.network.state_dict().items() if name in kept}
@@ -134,30 +166,31 @@ def pretrained(arm: Arm, seed: int) -> tuple[dict[str, npt.NDArray], float]:
     return load_file(file), json.loads(file.with_suffix(".json").read_text())["seconds"]
 
 
-def trained(name: str, share: int, seed: int) -> tuple[torch.nn.Module, dict[str, Any]]:
-    """The segmenter of an arm, and how its training went."""
-    arm, train = ARMS[name], labeled(share)
-    weights, before = pretrained(arm, seed) if arm.before else (None, 0.0)
-    segmenter = started(build_segmenter, SPEC, seed, weights, whole=True)
-    place = OUT / f"{name} {share} {seed}.checkpoint"
+def trained(task: Task, name: str, train: list[Sample], seed: int) -> tuple[torch.nn.Module, dict[str, Any]]:
+    """The segmenter of an arm that learns from `train`, and how its training went."""
+    arm, spec = ARMS[name], task.spec
+    weights, before = pretrained(task, arm, seed) if arm.before else (None, 0.0)
+    segmenter = started(build_segmenter, spec, seed, weights, whole=True)
     fitted = train_segmenter(
-        ReconstructingSegmenter(segmenter, SPEC, seed) if arm.reconstruction else segmenter,
-        SPEC,
+        ReconstructingSegmenter(segmenter, spec, seed) if arm.reconstruction else segmenter,
+        spec,
         train,
-        validation(),
-        epochs=STEPS // steps_of(train, SPEC),
+        task.validation(),
+        epochs=task.steps // steps_of(train, spec),
         seed=seed,
-        augmentation=arm.augmentation,
+        augmentation=Augmentation() if arm.varied else STILL,
         loss=ReconstructingSegmenter.loss if arm.reconstruction else None,
-        checkpoint=place,
+        checkpoint=task.file(f"{name} {len(train)} {seed}.checkpoint"),
     )
-    told = {"labels": len(train), "validation": fitted.score, "seconds": fitted.seconds, "seconds before": before}
-    return segmenter.eval(), told
+    task.file(f"{name} {len(train)} {seed}.checkpoint").unlink(missing_ok=True)
+    return segmenter.eval(), {"validation": fitted.score, "seconds": fitted.seconds, "seconds before": before}
 
 
 def run_arm(name: str, share: int, seed: int) -> dict[str, Any]:
     """Train and test an arm; one line of the results."""
-    segmenter, told = trained(name, share, seed)
+    train = with_corrupted(share) if ARMS[name].seen else labeled(share)
+    segmenter, told = trained(XRAYS, name, train, seed)
+    told["labels"] = len(labeled(share))
     found = tested(segmenter, "test")
     told["validation, corrupted"] = tested(segmenter, "validation", (5,))
     for site in ("Montgomery", "Shenzhen"):
@@ -204,7 +237,6 @@ def results() -> list[dict[str, Any]]:
 
 
 def keep(row: dict[str, Any]) -> None:
-    """Append a line; its checkpoint is no longer needed."""
+    """Append a line."""
     with (OUT / "results.jsonl").open("a") as file:
         file.write(json.dumps(row | {"when": time.strftime("%Y-%m-%d %H:%M")}) + "\n")
-    (OUT / f"{row['arm']} {row['share']} {row['seed']}.checkpoint").unlink(missing_ok=True)

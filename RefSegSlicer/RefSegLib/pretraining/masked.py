@@ -7,8 +7,6 @@ encoder and decoder kept and only the output layer left out. Blocks are as large
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -17,7 +15,6 @@ from RefSegLib.models.networks import build_segmenter, divisors
 from RefSegLib.models.spec import SegmenterSpec
 
 HIDDEN = 0.75
-Batches = Callable[[int], Iterator[tuple[torch.Tensor, torch.Tensor]]]
 
 
 class MaskedAutoencoder(nn.Module):
@@ -25,7 +22,7 @@ class MaskedAutoencoder(nn.Module):
 
     def __init__(self, spec: SegmenterSpec) -> None:
         super().__init__()
-        self.channels = len(spec.channels)
+        self.channels, self.block = len(spec.channels), divisors(spec)
         labels = max(1, self.channels - 1)
         self.network = build_segmenter(_with_labels(spec, labels))
         # What depends on the number of labels is the output layer.
@@ -36,14 +33,18 @@ class MaskedAutoencoder(nn.Module):
         """Images (n, C, k, j, i), drawn again from what is not `hidden` (n, 1, k, j, i) bool."""
         return self.network(covered(images, hidden))[:, : self.channels].float()
 
-    def loss(self, images: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
-        """The mean squared error over what was hidden."""
-        wrong = (self(images, hidden) - images).square().mean(1, keepdim=True)
+    def loss(self, images: torch.Tensor, seen: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+        """The mean squared error, over what was hidden, of `images` drawn from the rest of them as they are `seen`."""
+        wrong = (self(seen, hidden) - images).square().mean(1, keepdim=True)
         return (wrong * hidden).sum() / hidden.sum().clamp(min=1)
 
-    def shown(self, images: torch.Tensor, hidden: torch.Tensor) -> dict[str, torch.Tensor]:
+    def shown(self, images: torch.Tensor, seen: torch.Tensor, hidden: torch.Tensor) -> dict[str, torch.Tensor]:
         """Pictures (n, C, k, j, i) for people."""
-        return {"image": images, "what is seen of it": covered(images, hidden), "drawn": self(images, hidden)}
+        return {"image": images, "what is seen of it": covered(seen, hidden), "drawn": self(seen, hidden)}
+
+    def drawn_for(self, images: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, ...]:
+        """What `loss` takes beside the images: what is hidden (n, 1, k, j, i) bool."""
+        return (hidden_blocks(images.shape, self.block, generator),)
 
     def kept(self) -> list[str]:
         """The names of the weights of `network` that a segmenter of any labels can start from: all but the output."""
@@ -55,20 +56,6 @@ def covered(images: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
     seen = ~hidden
     mean = (images * seen).sum((2, 3, 4), keepdim=True) / seen.sum((2, 3, 4), keepdim=True).clamp(min=1)
     return torch.where(hidden, mean, images)
-
-
-def with_hidden(
-    batches: Batches, spec: SegmenterSpec, seed: int
-) -> Callable[[int], Iterator[tuple[torch.Tensor, ...]]]:
-    """Batches (images, labels) as (images, what is hidden (n, 1, k, j, i) bool), the same for the same epoch."""
-    block = divisors(spec)
-
-    def told(epoch: int) -> Iterator[tuple[torch.Tensor, ...]]:
-        generator = torch.Generator().manual_seed(seed * 999_983 + epoch)
-        for images, _ in batches(epoch):
-            yield images, hidden_blocks(images.shape, block, generator)
-
-    return told
 
 
 def hidden_blocks(shape: torch.Size, block: tuple[int, int, int], generator: torch.Generator) -> torch.Tensor:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -19,11 +19,11 @@ from RefSegLib.inference.predict import prepare
 from RefSegLib.inference.region import find_regions
 from RefSegLib.models.networks import build_segmenter
 from RefSegLib.models.spec import SegmenterSpec
-from RefSegLib.pretraining.masked import MaskedAutoencoder, with_hidden
+from RefSegLib.pretraining.masked import MaskedAutoencoder
 from RefSegLib.pretraining.pretrained import Method, check_free, write_pretrained
-from RefSegLib.pretraining.tile_autoencoder import TileAutoencoder, with_orders
+from RefSegLib.pretraining.tile_autoencoder import TileAutoencoder
 from RefSegLib.progress import SILENT, Progress
-from RefSegLib.training.augment import Augmentation
+from RefSegLib.training.augment import Augmentation, random_looks
 from RefSegLib.training.batches import batch_of, patch_batches, steps_of
 from RefSegLib.training.cases import Sample, kept_samples, sha256_of
 from RefSegLib.training.fit import Fit, best_device, fast_precision, fit
@@ -33,7 +33,8 @@ from RefSegLib.volume.io import case_name, read_image
 
 log = logging.getLogger(__name__)
 
-STILL = Augmentation(0.0, 0.0, 0.0, 0.0)
+VARIED = Augmentation(looks=0.5)
+UPRIGHT = Augmentation(0.0, 0.0, 0.0, VARIED.looks)  # for images that are compared
 Batches = Callable[[int], Iterable[tuple[torch.Tensor, ...]]]
 
 
@@ -93,13 +94,13 @@ def pretrain(
             "epochs": epochs,
             "seed": seed,
             "batch": batch_of(spec),
-            "augmentation": asdict(Augmentation()),
+            "augmentation": asdict(VARIED),
             "torch": torch.__version__,
             "seconds": round(fitted.seconds),
             "history": fitted.history,
         },
     )
-    pictures = next(iter(batches_of(spec, method, seed)(samples["validation"], STILL)(0)))
+    pictures = next(iter(batches_of(spec, module, seed)(samples["validation"], UPRIGHT)(0)))
     _report(name, method, module, fitted, pictures, roles).write(home / "reports" / f"pretrained-{name}")
     shutil.rmtree(folder, ignore_errors=True)
     progress(1.0, f"{name} is ready")
@@ -114,33 +115,36 @@ def learn(
     method: Method,
     epochs: int,
     seed: int,
-    augmentation: Augmentation = Augmentation(),  # noqa: B008 (a frozen value)
     checkpoint: Path | None = None,
     progress: Progress = SILENT,
 ) -> tuple[nn.Module, Fit, set[str]]:
     """Train the network of `spec` on images alone (labels of samples are not looked at but for where patches lie).
 
+    Poses vary, and the network sees the intensities varied as well but has to draw them as they were (denoising,
+    Vincent et al., ICML 2008): lungs of corrupted validation images, tiles and reconstruction, Dice 0.872 instead of
+    0.862 with nothing varied and a third more steps; 0.834 with a random start.
+
     Returns the module, whose `network` holds the best weights (least loss on validation images), how it went, and the
     names of the weights of `network` that a segmenter starts from.
     """
     device = best_device()
-    told = batches_of(spec, method, seed)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         module = (MaskedAutoencoder(spec) if method == "masked" else TileAutoencoder(build_segmenter(spec), spec)).to(
             device
         )
+    told = batches_of(spec, module, seed)
 
     def loss_of(network: nn.Module, batch: tuple[torch.Tensor, ...]) -> torch.Tensor:
         with fast_precision(device):
             return network.loss(*(part.to(device) for part in batch))
 
     def validate(network: nn.Module) -> float:
-        return -float(np.mean([float(loss_of(network, batch)) for batch in told(validation, STILL)(0)]))
+        return -float(np.mean([float(loss_of(network, batch)) for batch in told(validation, UPRIGHT)(0)]))
 
     fitted = fit(
         module,
-        told(train, augmentation),
+        told(train, VARIED),
         loss_of,
         validate,
         epochs=epochs,
@@ -153,12 +157,22 @@ def learn(
     return module, fitted, set(module.kept())
 
 
-def batches_of(spec: SegmenterSpec, method: Method, seed: int) -> Callable[[Sequence[Sample], Augmentation], Batches]:
-    """What the loss of a method takes, of samples and how far they are varied; the same for the same epoch."""
+def batches_of(
+    spec: SegmenterSpec, module: nn.Module, seed: int
+) -> Callable[[Sequence[Sample], Augmentation], Batches]:
+    """What the loss of `module` takes, of samples and how far they are varied: images, as they are seen, and what the
+    method draws; the same for the same epoch."""
 
     def told(samples: Sequence[Sample], augmentation: Augmentation) -> Batches:
-        batches = patch_batches(samples, spec, augmentation, seed)
-        return with_hidden(batches, spec, seed) if method == "masked" else with_orders(batches, spec, seed)
+        batches = patch_batches(samples, spec, augmentation.mild(), seed)
+
+        def of_epoch(epoch: int) -> Iterator[tuple[torch.Tensor, ...]]:
+            generator = torch.Generator().manual_seed(seed * 999_983 + epoch)
+            for images, _ in batches(epoch):
+                seen = random_looks(images, augmentation, generator)
+                yield images, seen, *module.drawn_for(images, generator)
+
+        return of_epoch
 
     return told
 

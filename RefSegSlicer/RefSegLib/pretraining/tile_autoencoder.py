@@ -10,7 +10,6 @@ size of the segmenter's encoder, images of one channel or more, two and three di
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -49,30 +48,45 @@ class TileAutoencoder(nn.Module):
         """The names of the weights of `network` that a segmenter can start from: the encoder."""
         return encoder_names(self.network)
 
-    def forward(self, images: torch.Tensor, order: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Images (n, C, k, j, i) of the patch size with their tiles in `order` (n,) of `orders`: as a mosaic, drawn
-        again (n, C, k, j, i), the logits of the order (n, orders), the latents (n, tiles, filters, k, j, i)."""
+    def drawn_for(self, images: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, ...]:
+        """What `loss` takes beside the images: which of `orders` the tiles of each are put in (n,), natural in 70 % and
+        else any, and seeds of directions (n,)."""
+        count = len(images)
+        natural = torch.rand(count, generator=generator) < NATURAL
+        order = torch.where(natural, 0, torch.randint(len(self.orders), (count,), generator=generator))
+        return order, torch.randint(1 << 31, (count,), generator=generator)
+
+    def mosaic(self, images: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
+        """The tiles (n, tiles, C, k, j, i) of images (n, C, k, j, i) of the patch size, in `order` (n,) of `orders`."""
         tiles = cut(images, self.grid, self.tile)
         rows = torch.arange(len(tiles), device=tiles.device)[:, None]
-        tiles = tiles[rows, self.orders[order]]
+        return tiles[rows, self.orders[order]]
+
+    def forward(self, images: torch.Tensor, order: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Of the mosaics of images: drawn again (n, C, k, j, i), the logits of the order (n, orders), the latents
+        (n, tiles, filters, k, j, i)."""
+        tiles = self.mosaic(images, order)
         latents = encode(self.network, tiles.flatten(0, 1))
         summary = self.summary(latents.flatten(2).mean(2)).reshape(len(tiles), -1)
         latents = latents.unflatten(0, tiles.shape[:2])
-        drawn = self.decoder(joined(latents, self.grid))
-        return joined(tiles, self.grid), drawn.float(), self.order(F.leaky_relu(summary)).float(), latents
+        return self.decoder(joined(latents, self.grid)).float(), self.order(F.leaky_relu(summary)).float(), latents
 
-    def loss(self, images: torch.Tensor, order: torch.Tensor, seeds: torch.Tensor) -> torch.Tensor:
-        """What training makes small; the first of `seeds` (n,) is that of the directions."""
-        mosaic, drawn, told, latents = self(images, order)
-        image = (drawn - mosaic).abs().mean() + (drawn - mosaic).square().mean()
+    def loss(self, images: torch.Tensor, seen: torch.Tensor, order: torch.Tensor, seeds: torch.Tensor) -> torch.Tensor:
+        """What training makes small, of `images` drawn from how they are `seen`; the first of `seeds` (n,) is that of
+        the directions."""
+        drawn, told, latents = self(seen, order)
+        wrong = drawn - joined(self.mosaic(images, order), self.grid)
+        image = wrong.abs().mean() + wrong.square().mean()
         clouds = latents.flatten(3).permute(1, 0, 3, 2).flatten(1, 2)  # (tiles, n * voxels, filters)
         cloud = sliced_wasserstein(clouds, torch.Generator().manual_seed(int(seeds[0]))).sum()
         return ORDER_WEIGHT * F.cross_entropy(told, order) + IMAGE_WEIGHT * image + LATENT_WEIGHT * cloud
 
-    def shown(self, images: torch.Tensor, order: torch.Tensor, seeds: torch.Tensor) -> dict[str, torch.Tensor]:
+    def shown(
+        self, images: torch.Tensor, seen: torch.Tensor, order: torch.Tensor, seeds: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
         """Pictures (n, C, k, j, i) for people."""
-        mosaic, drawn, *_ = self(images, order)
-        return {"image": images, "its tiles": mosaic, "drawn again": drawn}
+        mosaic = joined(self.mosaic(seen, order), self.grid)
+        return {"image": images, "its tiles as they are seen": mosaic, "drawn again": self(seen, order)[0]}
 
 
 def tiling(spec: SegmenterSpec) -> tuple[Grid, Grid]:
@@ -129,24 +143,3 @@ def joined(tiles: torch.Tensor, grid: Grid) -> torch.Tensor:
     n, _, channels, *tile = tiles.shape
     split = tiles.reshape(n, *grid, channels, *tile).permute(0, 4, 1, 5, 2, 6, 3, 7)
     return split.reshape(n, channels, *(g * t for g, t in zip(grid, tile, strict=True)))
-
-
-def drawn_orders(count: int, known: int, generator: torch.Generator) -> torch.Tensor:
-    """Which order (count,) the tiles of each image are put in: natural in 70 %, else any of the `known` ones."""
-    natural = torch.rand(count, generator=generator) < NATURAL
-    return torch.where(natural, 0, torch.randint(known, (count,), generator=generator))
-
-
-def with_orders(
-    batches: Callable[[int], Iterator[tuple[torch.Tensor, torch.Tensor]]], spec: SegmenterSpec, seed: int
-) -> Callable[[int], Iterator[tuple[torch.Tensor, ...]]]:
-    """Batches (images, labels) as (images, orders, seeds of the directions), the same for the same epoch."""
-    known = len(orders(math.prod(tiling(spec)[0])))
-
-    def told(epoch: int) -> Iterator[tuple[torch.Tensor, ...]]:
-        generator = torch.Generator().manual_seed(seed * 999_983 + epoch)
-        for images, _ in batches(epoch):
-            seeds = torch.randint(1 << 31, (len(images),), generator=generator)
-            yield images, drawn_orders(len(images), known, generator), seeds
-
-    return told
