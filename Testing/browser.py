@@ -12,6 +12,17 @@ import pytest
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 SCREEN = {"width": 1440, "height": 900}
 READY_MS = 120_000
+# Half red over black, as masks lie that hide their image, is none.
+RED_OVER_GRAY = """() => [...document.querySelectorAll("img")].some((image) => {
+  if (image.naturalWidth < 100) return false;
+  const canvas = new OffscreenCanvas(image.naturalWidth, image.naturalHeight).getContext("2d");
+  canvas.drawImage(image, 0, 0);
+  const { data } = canvas.getImageData(0, 0, image.naturalWidth, image.naturalHeight);
+  let found = 0;
+  for (let i = 0; i < data.length; i += 4)
+    found += data[i] - data[i + 1] > 60 && data[i + 1] > 40 && Math.abs(data[i + 1] - data[i + 2]) < 20;
+  return found > 500;
+})"""
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +71,11 @@ def wait_for_views(page):
     page.wait_for_function(
         "[...document.querySelectorAll('img')].some((image) => image.naturalWidth > 100)", timeout=READY_MS
     )
+
+
+def wait_for_red_over_gray(page):
+    """Until a view shows a red mask through which its image is seen."""
+    page.wait_for_function(RED_OVER_GRAY, timeout=READY_MS)
 
 
 def picture(page, name):

@@ -13,7 +13,7 @@ import pytest
 import slicer
 import vtk
 from app_page import WAIT_MS, AppPage
-from browser import READY_MS, picture, wait_for_views
+from browser import READY_MS, picture, wait_for_red_over_gray, wait_for_views
 from BrowserWorkspaceLib import saving, segmentation_file, snapshot
 from playwright.sync_api import expect
 from pydicom.data import get_testdata_file
@@ -240,16 +240,6 @@ ALL_DRAWN = """() => {
   return lit > 0.05 * image.naturalWidth * image.naturalHeight;
 }"""
 # In some view, something red lets the image through.
-RED_OVER_GRAY = """() => [...document.querySelectorAll("img")].some((image) => {
-  if (image.naturalWidth < 100) return false;
-  const canvas = new OffscreenCanvas(image.naturalWidth, image.naturalHeight).getContext("2d");
-  canvas.drawImage(image, 0, 0);
-  const { data } = canvas.getImageData(0, 0, image.naturalWidth, image.naturalHeight);
-  let found = 0;
-  for (let i = 0; i < data.length; i += 4)
-    found += data[i] - data[i + 1] > 60 && data[i + 1] > 40 && Math.abs(data[i + 1] - data[i + 2]) < 20;
-  return found > 500;
-})"""
 
 
 def test_views_show_all_of_the_image_with_its_segments_over_it_also_after_a_restart(a_page, tmp_path):
@@ -275,7 +265,7 @@ def test_views_show_all_of_the_image_with_its_segments_over_it_also_after_a_rest
         until_lit(person, fitted)
         person.open(tmp_path / "red.seg.nrrd")
         person.told("The segments of 'red.seg.nrrd' are open.")
-        page.wait_for_function(RED_OVER_GRAY, timeout=READY_MS)
+        wait_for_red_over_gray(page)
         picture(page, "app-16-over")
         saved_image(app, person, "block")
         old = app.child()["pid"]
@@ -293,7 +283,7 @@ def test_views_show_all_of_the_image_with_its_segments_over_it_also_after_a_rest
         expect(page.locator(".refseg-volume")).to_have_text("block")
         page.wait_for_function(ALL_DRAWN, timeout=READY_MS)
         until_lit(person, fitted)
-        page.wait_for_function(RED_OVER_GRAY, timeout=READY_MS)
+        wait_for_red_over_gray(page)
         picture(page, "app-17-restored")
     finally:
         app.end()

@@ -12,7 +12,7 @@ import psutil
 import pytest
 import slicer
 import vtk
-from browser import READY_MS, picture, wait_for_views
+from browser import READY_MS, picture, wait_for_red_over_gray, wait_for_views
 from BrowserWorkspaceLib import recovery as recovery_module
 from BrowserWorkspaceLib.recovery import Recovery
 from InteractiveLearningLib.prompts import Click, Outline, to_dict
@@ -32,16 +32,6 @@ pytest_plugins = ("browser",)
 FORKED = multiprocessing.get_context("fork")
 GRID = Grid((12, 14, 16), (2.5, 0.9, 1.1), ((0, 0, -1), (0, -1, 0), (-1, 0, 0)), (10.0, 20.0, -5.0))
 # In some view, something red lets the image through.
-RED_OVER_GRAY = """() => [...document.querySelectorAll("img")].some((image) => {
-  if (image.naturalWidth < 100) return false;
-  const canvas = new OffscreenCanvas(image.naturalWidth, image.naturalHeight).getContext("2d");
-  canvas.drawImage(image, 0, 0);
-  const { data } = canvas.getImageData(0, 0, image.naturalWidth, image.naturalHeight);
-  let found = 0;
-  for (let i = 0; i < data.length; i += 4)
-    found += data[i] - data[i + 1] > 80 && data[i + 1] > 50 && Math.abs(data[i + 1] - data[i + 2]) < 20;
-  return found > 500;
-})"""
 TRANSFORM = np.array([[0.36, 0.48, -0.8, 7], [-0.8, 0.6, 0, -3], [0.48, 0.64, 0.6, 90], [0, 0, 0, 1]])
 
 
@@ -437,7 +427,7 @@ def test_a_page_finds_everything_again_after_its_process_or_all_of_it_was_killed
         again = a_page(f"{other.url}/?token={other.token}", may_fail=True)
         again.get_by_text("kept").first.wait_for(timeout=READY_MS)
         show_segments(again)
-        again.wait_for_function(RED_OVER_GRAY, timeout=READY_MS)
+        wait_for_red_over_gray(again)
         picture(again, "workspace-after-a-kill")
     finally:
         other.end()
