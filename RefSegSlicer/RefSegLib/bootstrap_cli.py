@@ -48,7 +48,7 @@ def bootstrap_command(
     from RefSegLib.training.report import report_folder
 
     place = ModelStore(store)
-    with shown_progress("Learning without labels") as progress:
+    with shown_progress("Learning without labels", resumes=True) as progress:
         version = bootstrap(
             files,
             prior or shapes,

@@ -81,7 +81,7 @@ def train(
     if noisy and reconstruction:
         raise BadInput("--noisy and --reconstruction are two ways to train; choose one.")
     options = {"init": start, "epochs": epochs, "seed": seed}
-    with shown_progress("Training") as progress:
+    with shown_progress("Training", resumes=True) as progress:
         if noisy:
             from RefSegLib.noisy.raters import rated_cases
             from RefSegLib.noisy.train_noisy import train_noisy

@@ -37,7 +37,7 @@ def pretrain_command(
     from RefSegLib.pretraining.pretrain import pretrain  # torch: only once all that was given is known to be right
     from RefSegLib.pretraining.pretrained import read_pretrained
 
-    with shown_progress("Pretraining") as progress:
+    with shown_progress("Pretraining", resumes=True) as progress:
         file = pretrain(wanted, files, home, name=name, method=method, epochs=epochs, seed=seed, progress=progress)
     about = read_pretrained(file).about
     write_report(about.model_dump(mode="json"), report)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
-from RefSegLib.errors import BadInput
+from RefSegLib.errors import BadInput, Cancelled
 from RefSegLib.progress import Progress
 
 console = Console()
@@ -22,16 +22,29 @@ errors = Console(stderr=True)
 
 
 @contextmanager
-def shown_progress(what: str, *, as_json: bool = False) -> Iterator[Progress]:
-    """A Progress that draws a bar on the terminal, or writes {"fraction", "message"} lines to standard output."""
-    if as_json:
+def shown_progress(what: str, *, as_json: bool = False, resumes: bool = False) -> Iterator[Progress]:
+    """A Progress that draws a bar on the terminal, or writes {"fraction", "message"} lines to standard output.
 
-        def report(fraction: float, message: str) -> None:
-            sys.stdout.write(json.dumps({"fraction": round(fraction, 4), "message": message}) + "\n")
-            sys.stdout.flush()
+    Ctrl+C raises Cancelled, whose sentence says whether the command goes on (`resumes`): typer ends without a word.
+    """
+    try:
+        with _lines() if as_json else _bar(what) as report:
+            yield Progress(report)
+    except KeyboardInterrupt:
+        raise Cancelled(f"Stopped.{' The same command goes on where it was.' if resumes else ''}") from None
 
-        yield Progress(report)
-        return
+
+@contextmanager
+def _lines() -> Iterator[Callable[[float, str], None]]:
+    def report(fraction: float, message: str) -> None:
+        sys.stdout.write(json.dumps({"fraction": round(fraction, 4), "message": message}) + "\n")
+        sys.stdout.flush()
+
+    yield report
+
+
+@contextmanager
+def _bar(what: str) -> Iterator[Callable[[float, str], None]]:
     columns = (TextColumn("{task.fields[what]}"), BarColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
     with Bar(*columns, console=errors, transient=True) as bar:
         task = bar.add_task("", total=1.0, what=what)
@@ -43,7 +56,7 @@ def shown_progress(what: str, *, as_json: bool = False) -> Iterator[Progress]:
                 shown = time.monotonic()
                 bar.update(task, completed=fraction, description=message)
 
-        yield Progress(draw)
+        yield draw
 
 
 def write_report(report: dict[str, Any], file: Path | None) -> None:

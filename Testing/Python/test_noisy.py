@@ -1,10 +1,12 @@
 """Masks that may be wrong: pixels, whole masks and raters are weighed rightly, and a training ends in a model."""
 
 import shutil
+import signal
 
 import numpy as np
 import pytest
 import torch
+import typer
 from InteractiveLearningLib import cli
 from RefSegLib.errors import BadInput, Cancelled
 from RefSegLib.models.networks import build_segmenter
@@ -20,6 +22,7 @@ from RefSegLib.noisy.t_loss import TLoss
 from RefSegLib.noisy.train_noisy import train_noisy
 from RefSegLib.progress import Progress
 from RefSegLib.quality.metrics import dice
+from RefSegLib.terminal import shown_progress
 from RefSegLib.training.augment import Augmentation
 from RefSegLib.training.batches import patch_batches
 from RefSegLib.training.cases import Sample
@@ -351,3 +354,19 @@ def test_the_command_trains_on_several_raters_and_says_where_its_report_is(
     assert "masks it learned from may be wrong" in said
     assert str(tmp_path / "store" / "reports" / "disc-1" / "report.html") in said.replace("\n", "")
     assert ModelStore(tmp_path / "store").active("disc") == "1"
+
+
+@pytest.mark.parametrize(("resumes", "said"), [(True, "goes on where it was"), (False, "Stopped.")])
+def test_somebody_who_stops_a_command_is_told_whether_it_goes_on(monkeypatch, capsys, resumes, said):
+    """Through typer, which ends without a word by itself."""
+
+    def stopped() -> None:
+        with shown_progress("Training", resumes=resumes):
+            signal.raise_signal(signal.SIGINT)
+
+    own = typer.Typer(pretty_exceptions_enable=False)
+    own.command()(stopped)
+    monkeypatch.setattr(cli, "app", own)
+    assert refseg(monkeypatch) == 130
+    heard = capsys.readouterr().err
+    assert said in heard and ("goes on" in heard) == resumes
