@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 from RefSegLib.errors import BadInput
-from RefSegLib.training.report import Report
+from RefSegLib.training.report import Report, _ticks
 
 
 def written(report, folder) -> str:
@@ -63,6 +63,20 @@ def test_curves_bear_single_points_missing_numbers_and_nothing_at_all(tmp_path):
     page = written(report, tmp_path)
     assert page.count("<svg") == 1 and "Nothing was recorded." in page
     assert "nan" not in page and "inf" not in page.replace("information", "")
+
+
+@pytest.mark.parametrize(("low", "high"), [(3, 60), (-0.2148, 0.7254), (0.2336, 0.8346), (0.5, 1.5), (1e-9, 3e-9)])
+def test_axes_have_round_numbers_inside_what_is_shown(low, high):
+    ticks = _ticks(low, high)
+    assert 2 <= len(ticks) <= 6 and low <= ticks[0] + 1e-12 and ticks[-1] <= high + 1e-12
+    assert all(float(f"{value:.2g}") == pytest.approx(value) for value in ticks)
+
+
+def test_the_legend_covers_no_curve(tmp_path):
+    report = Report("Training")
+    report.curve("Dice", "epoch", "Dice", {"validation": ([1, 2], [0.1, 0.9])})
+    page = written(report, tmp_path)
+    assert page.index("validation</span>") < page.index("<svg") and "validation" not in page[page.index("<svg") :]
 
 
 def test_what_cannot_be_shown_is_said(tmp_path):

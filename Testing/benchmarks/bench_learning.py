@@ -1,4 +1,4 @@
-"""Continual learning, measured: two streams of patients, eight arms each, two arms at a time.
+"""Continual learning, measured: two streams of patients, nine arms each, two arms at a time.
 
     python Testing/benchmarks/bench_learning.py [--jobs 2] [--sets hippocampus heart] [--tables docs/learning-tables.md]
 

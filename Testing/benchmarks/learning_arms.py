@@ -56,6 +56,7 @@ ARMS = {
     "no label smoothing": Arm(changes={"trust": 1.0}),
     "no confidence weights": Arm(changes={"confidence": False}),
     "capacity 64": Arm(changes={"capacity": 64}),
+    "doubt": Arm(changes={"doubt": True}),
 }
 OFFLINE = "offline"
 

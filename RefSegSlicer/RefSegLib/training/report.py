@@ -19,7 +19,7 @@ from RefSegLib.models.store import ModelStore, ModelVersion
 # Told apart by people who confuse red and green, on light and on dark (Okabe and Ito 2008).
 COLORS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#8a8a00", "#7f7f7f")
 WIDTH, HEIGHT, LEFT, BOTTOM = 620, 300, 56, 44  # of a plot and its margins
-PICTURE = 220  # pixels of the longer side of a picture; small ones are enlarged
+PICTURE = 220  # pixels that the longer side of a small picture is enlarged to, about
 
 STYLE = """
 :root { color-scheme: light dark; --back: #fff; --text: #1c1c1c; --line: #bbb; }
@@ -31,6 +31,7 @@ th, td { border-bottom: 1px solid var(--line); padding: .25rem .8rem; text-align
   font-variant-numeric: tabular-nums; }
 figure { margin: 1.5rem 0; } figcaption { margin-bottom: .4rem; }
 .pictures { display: flex; flex-wrap: wrap; gap: .8rem; } .pictures div { text-align: center; }
+.legend { display: flex; flex-wrap: wrap; gap: 0 1.2rem; font-size: 13px; } .legend b { font-weight: 900; }
 svg text { fill: var(--text); font: 12px system-ui, sans-serif; } svg .axis { stroke: var(--line); fill: none; }
 svg { max-width: 100%; height: auto; }
 """
@@ -111,27 +112,35 @@ def _plot(points: Mapping[str, Sequence[tuple[float, float]]], x_title: str, y_t
         low, high = min(values), max(values)
         spans.append((low, high) if high > low else (low - 0.5, high + 0.5))
     (x0, x1), (y0, y1) = spans
-    right, top, bottom = WIDTH - 12, 12, HEIGHT - BOTTOM
+    right, top, bottom = WIDTH - 12, 26, HEIGHT - BOTTOM
 
     def at(x: float, y: float) -> tuple[float, float]:
         return LEFT + (right - LEFT) * (x - x0) / (x1 - x0), bottom - (bottom - top) * (y - y0) / (y1 - y0)
 
     parts = [f'<path class="axis" d="M{LEFT} {top}V{bottom}H{right}"/>']
-    for share in (0, 0.25, 0.5, 0.75, 1):
-        x, y = at(x0 + share * (x1 - x0), y0 + share * (y1 - y0))
-        parts.append(f'<text x="{x:.1f}" y="{bottom + 16}" text-anchor="middle">{x0 + share * (x1 - x0):.4g}</text>')
-        parts.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{y0 + share * (y1 - y0):.4g}</text>')
+    for value in _ticks(x0, x1):
+        parts.append(f'<text x="{at(value, y0)[0]:.1f}" y="{bottom + 16}" text-anchor="middle">{value:.4g}</text>')
+    for value in _ticks(y0, y1):
+        parts.append(f'<text x="{LEFT - 6}" y="{at(x0, value)[1] + 4:.1f}" text-anchor="end">{value:.4g}</text>')
     parts.append(f'<text x="{(LEFT + right) / 2}" y="{HEIGHT - 8}" text-anchor="middle">{html.escape(x_title)}</text>')
-    parts.append(f'<text x="{LEFT + 6}" y="{top + 8}">{html.escape(y_title)}</text>')
+    parts.append(f'<text x="{LEFT}" y="12">{html.escape(y_title)}</text>')
+    legend = []
     for number, (name, line) in enumerate(points.items()):
         color = COLORS[number % len(COLORS)]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (at(*point) for point in line))
         parts.append(f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="2"/>')
         parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{color}"/>' for x, y in (at(*p) for p in line[:1])]
-        row = top + 8 + 16 * number
-        parts.append(f'<rect x="{right - 170}" y="{row - 8}" width="12" height="4" fill="{color}"/>')
-        parts.append(f'<text x="{right - 152}" y="{row}">{html.escape(name)}</text>')
-    return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" role="img">{"".join(parts)}</svg>'
+        legend.append(f'<span><b style="color: {color}">&#8212;</b> {html.escape(name)}</span>')
+    drawn = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" role="img">{"".join(parts)}</svg>'
+    return f'<div class="legend">{"".join(legend)}</div>{drawn}'
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Two to six round numbers between two others."""
+    least = (high - low) / 5
+    power = 10.0 ** math.floor(math.log10(least))
+    step = next(m * power for m in (1, 2, 5, 10) if m * power >= least * (1 - 1e-9))
+    return [n * step for n in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
 
 
 def _png(name: str, image: Image, overlays: Sequence[Overlay]) -> str:
@@ -145,7 +154,7 @@ def _png(name: str, image: Image, overlays: Sequence[Overlay]) -> str:
         image = np.repeat((gray * 255).astype(np.uint8)[..., None], 3, -1)
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
         raise BadInput(f"Picture '{name}' of the report is {image.shape} {image.dtype}, neither gray nor color.")
-    factor = max(1, PICTURE // max(image.shape[:2]))
+    factor = max(1, round(PICTURE / max(image.shape[:2])))
     canvas = np.repeat(np.repeat(image, factor, 0), factor, 1).copy()
     for mask, color in overlays:
         if mask.shape != image.shape[:2]:
