@@ -16,7 +16,7 @@ from RefSegLib.progress import Progress
 from RefSegLib.training.augment import Augmentation, random_looks, random_patch
 from RefSegLib.training.batches import patch_batches
 from RefSegLib.training.cases import Sample, by_role, cached_samples, fingerprint, load_samples, pair_cases
-from RefSegLib.training.fit import fit
+from RefSegLib.training.fit import fast_precision, fit
 from RefSegLib.training.losses import dice_ce, one_hot
 from RefSegLib.training.segmenter import predict, train_segmenter
 from RefSegLib.training.train import measure, train
@@ -231,6 +231,17 @@ def test_training_stops_early_when_nothing_gets_better():
     )
     assert len(seen) == 4
     assert result.score == 0.5
+
+
+@pytest.mark.parametrize("slices", [1, 2, 3, 4])
+def test_gradients_of_thin_volumes_are_right_in_fast_precision(slices):
+    torch.manual_seed(0)
+    layer, images = torch.nn.Conv3d(8, 8, 3, padding=1), torch.rand(2, 8, slices, 6, 6)
+    with fast_precision(torch.device("cpu")):
+        found = layer(images)
+    fast = torch.autograd.grad(found.float().square().mean(), layer.weight)[0]
+    full = torch.autograd.grad(layer(images).square().mean(), layer.weight)[0]
+    assert float((fast - full).norm() / full.norm()) < 0.05
 
 
 def test_a_loss_that_is_no_number_is_said():

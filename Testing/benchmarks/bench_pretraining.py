@@ -31,8 +31,9 @@ def main() -> None:
     parser.add_argument("--shares", nargs="+", type=int, choices=SHARES, default=list(SHARES))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--only", choices=("xrays", "volumes"))
-    parser.add_argument("--until", metavar="HH:MM", help="begin no arm after this time of day")
+    parser.add_argument("--minutes", type=float, default=120.0, help="begin no arm after so many")
     options = parser.parse_args()
+    begun = time.monotonic()
     torch.set_num_threads(1)
     OUT.mkdir(parents=True, exist_ok=True)
     jobs = [("xrays", *job, seed) for seed in options.seeds for job in JOBS if job[1] in options.shares]
@@ -41,7 +42,7 @@ def main() -> None:
     for job in jobs:
         if job in done or job[1] not in options.arms or options.only not in (None, job[0]):
             continue
-        if options.until and time.strftime("%H:%M") >= options.until:
+        if time.monotonic() - begun > 60 * options.minutes:
             break
         started = time.monotonic()
         row = run_arm(*job[1:]) if job[0] == "xrays" else run_volume_arm(job[1], job[3])
