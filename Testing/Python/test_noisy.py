@@ -312,6 +312,7 @@ def test_train_noisy_gives_a_version_with_reflection_and_a_report(rated_folders,
     )
     about = version.manifest
     assert about.data["raters"] == 2 and about.settings["method"] == "noisy labels"
+    assert about.settings["level"] == "image"  # what came out best, docs/noisy-tables.md
     assert version.synthesizer() is not None and about.reflection
     assert 0 < about.scores["test"]["mean"]["dice"] <= 1
     page = (tmp_path / "store" / "reports" / "disc-1" / "report.html").read_text()

@@ -90,7 +90,7 @@ class Pictures:
 
 def jobs() -> Iterator[Job]:
     """All arms, the most telling first."""
-    raters = (SINGLE + PLAIN, SINGLE + "both", ALL + PLAIN, ALL + "both")
+    raters = tuple(who + arm for who in (SINGLE, ALL) for arm in (PLAIN, "image only", "both"))
     first, later = (PLAIN, T_LOSS, "image only", "both"), (CO, "pixel only", CO_TOLD)
     clean = (CLEAN, CLEAN_T)
     for arm in clean:

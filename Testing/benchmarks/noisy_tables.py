@@ -158,7 +158,7 @@ def _raters(found: Found, name: str, what: str) -> list[str]:
     done = [job for job in jobs() if job.set == name and job.key in found]
     if not done:
         return []
-    columns = [(seed, arm) for seed in sorted({job.seed for job in done}) for arm in (PLAIN, "both")]
+    columns = [(seed, arm) for seed in sorted({job.seed for job in done}) for arm in (PLAIN, "image only", "both")]
     lines = [
         "",
         f"## {what}",

@@ -35,7 +35,7 @@ def train_noisy(
     cases: Sequence[RatedCase],
     store: ModelStore,
     *,
-    level: Level = "both",
+    level: Level = "image",
     init: ModelVersion | Pretrained | None = None,
     epochs: int,
     seed: int,
@@ -44,8 +44,9 @@ def train_noisy(
     """As `train`, where masks may be wrong: those of the patients that train are believed as far as the network finds
     them right, at `level`. Several raters of a case are weighed against each other the same way.
 
-    The synthesizer learns from what is believed; validation and test scores are against the masks as they are (of
-    several raters: what most say), so a model that is better than the masks is not told so by its scores.
+    The synthesizer learns from masks corrected at both levels, and the report shows these. Validation and test scores
+    are against the masks as they are (of several raters: what most say), so a model that is better than the masks is
+    not told so by its scores.
     store home / "reports" / NAME-VERSION / report.html names the masks that are suspected and shows them.
 
     Raises BadInput for data that cannot be trained on (naming the file), RefSegError if training breaks down,
