@@ -28,7 +28,7 @@ def bootstrap_command(
     ] = None,
     label: Annotated[str, typer.Option("--label", help="What the structure is called.")] = "structure",
     size: Annotated[int, typer.Option("--size", min=32, max=256, help="Pixels of the longer side.")] = 64,
-    steps: Annotated[int, typer.Option("--steps", min=20, help="Of the translation of images into masks.")] = 1500,
+    steps: Annotated[int, typer.Option("--steps", min=20, help="Of the longer of two translations.")] = 700,
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="At most so many segmenters in turn.")] = 3,
     seed: Annotated[int, typer.Option("--seed")] = 0,
     store: Store = None,

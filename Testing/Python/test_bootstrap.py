@@ -7,15 +7,24 @@ import pytest
 import torch
 from InteractiveLearningLib.cli import app
 from RefSegLib.bootstrapping import bootstrap as bootstrapping
+from RefSegLib.bootstrapping import rounds as learning
 from RefSegLib.bootstrapping.cyclegan import GanSettings, train_cyclegan
 from RefSegLib.bootstrapping.mask_pool import MaskPool, Variation, ellipse_pool, file_pool
 from RefSegLib.bootstrapping.mask_shapes import as_ellipse, cleaned
 from RefSegLib.bootstrapping.mask_vae import plausibility, train_mask_vae
 from RefSegLib.bootstrapping.pictures import read_pictures, spec_of
 from RefSegLib.bootstrapping.poses import inverse, posed, random_poses
-from RefSegLib.bootstrapping.rounds import FLOOR, RoundSettings, pseudo_labels, weights_of
+from RefSegLib.bootstrapping.rounds import (
+    FLOOR,
+    RoundSettings,
+    bootstrap_rounds,
+    pseudo_labels,
+    starting_labels,
+    weights_of,
+)
 from RefSegLib.bootstrapping.selection import chosen, quality
 from RefSegLib.bootstrapping.shape_prior import EllipsePrior, draw_ellipses
+from RefSegLib.bootstrapping.template import match, prominence
 from RefSegLib.engine import Engine
 from RefSegLib.errors import BadInput, Cancelled
 from RefSegLib.models.store import ModelStore
@@ -119,6 +128,94 @@ def test_pixels_on_which_the_second_opinion_differs_weigh_least(disc_vae):
     assert wrong.any() and (weights[wrong] == FLOOR).all() and weights[~wrong].min() > 0.9
 
 
+def ring_pictures(count):
+    """Ellipses (n, 1, 32, 32) and images that show nothing but their bright rims, with noise."""
+    generator = np.random.default_rng(3)
+    masks = draw_ellipses(PRIOR, FRAME, count, generator)
+    rims = np.stack([np.clip(4 * m * (1 - m) + cv2.morphologyEx(m, cv2.MORPH_GRADIENT, None), 0, 1) for m in masks])
+    images = (0.3 + 0.4 * rims + 0.06 * generator.normal(size=rims.shape)).clip(0, 1).astype(np.float32)
+    return torch.from_numpy(images)[:, None], torch.from_numpy((masks > 0.5)[:, None]).float()
+
+
+def mean_dice(one, other):
+    return float((2 * (one * other).sum((1, 2, 3)) / (one + other).sum((1, 2, 3))).mean())
+
+
+@pytest.mark.parametrize("kind", ["bright rim", "dark rim", "bright area", "dark area"])
+def test_shapes_are_found_by_borders_of_any_kind(kind):
+    images, truth = ring_pictures(8)
+    if "area" in kind:
+        images = torch.from_numpy(disc_pictures(8)[0])[:, None]
+        truth = torch.from_numpy(disc_pictures(8)[1])[:, None].float()
+    images = 1 - images if "dark" in kind else images
+    elsewhere = 0.8 * torch.roll(truth, 1, 3)  # what another source found is a pixel off
+    template = match(images, elsewhere, ellipse_pool(PRIOR, FRAME, 0), 0)
+    assert template.kind == kind
+    assert mean_dice(template.alone, truth) > 0.85
+
+
+def test_borders_tell_which_labels_lie_on_something():
+    images, truth = ring_pictures(12)
+    pool = ellipse_pool(PRIOR, FRAME, 0)
+    moved = [torch.roll(truth, pixels, 3) for pixels in (0, 2, 4)]
+    stands = [float(prominence(images, labels, pool, "bright rim", 0).mean()) for labels in moved]
+    assert stands[0] > stands[1] > stands[2] and stands[0] > 1.5
+    assert float(prominence(images, truth, pool, "dark rim", 0).mean()) < -1.5
+
+
+def test_good_are_the_images_on_which_both_sources_agree():
+    images, truth = ring_pictures(12)
+    found = 0.9 * truth
+    found[:4] = torch.roll(found[:4], 9, 3)
+    template = match(images, found, ellipse_pool(PRIOR, FRAME, 0), 0)
+    assert template.fits[:4].max() < template.fits[4:].min()
+    alone, both = starting_labels(found, template, ellipse_pool(PRIOR, FRAME, 0))
+    assert torch.equal(alone.labels, template.alone) and torch.equal(both.quality, template.fits)
+    examples = MaskPool(truth, Variation())
+    (only,) = starting_labels(found, match(images, found, examples, 0), examples)
+    assert mean_dice(only.labels, (found > 0.5).float()) > 0.99
+
+
+class Drawn(torch.nn.Module):
+    """Stands for a segmenter that has learned to draw these masks (n, 1, j, i), however it came to that."""
+
+    def __init__(self, masks):
+        super().__init__()
+        self.logits = 20 * torch.cat([1 - masks, masks], 1).unsqueeze(2) - 10
+
+    def forward(self, images):
+        return self.logits
+
+
+def rounds_that_draw(monkeypatch, vae, starts, draws, count):
+    """bootstrap_rounds on ring_pictures, with labels `starts` and segmenters that draw `draws`, in turn: how far each
+    set of masks is off the rings, in pixels."""
+    images, truth = ring_pictures(12)
+    at = {pixels: torch.roll(truth, pixels, 3) for pixels in {*starts, *draws}}
+    waiting = list(draws)
+    monkeypatch.setattr(learning, "train_on", lambda *_, **__: (Drawn(at[waiting.pop(0)]), None))
+    pool = ellipse_pool(PRIOR, FRAME, 0)
+    first = [pseudo_labels(at[pixels], vae, pool) for pixels in starts]
+    done = bootstrap_rounds(
+        None, images, torch.arange(12) > 8, first, vae, pool, RoundSettings(rounds=count), "bright rim", seed=0
+    )
+    return done, first
+
+
+def test_labels_that_are_learned_away_from_make_way_for_the_next(monkeypatch, disc_vae):
+    done, first = rounds_that_draw(monkeypatch, disc_vae, [0, 3], [4, 2], 1)
+    assert done.labels == [first[1]] and len(done.segmenters) == 1
+    done, first = rounds_that_draw(monkeypatch, disc_vae, [3, 0], [1, 0], 1)
+    assert done.labels == [first[0]] and done.history[0]["learned"] == 9  # all of them, as the other one waits
+
+
+def test_a_round_that_goes_astray_is_dropped_and_the_last(monkeypatch, disc_vae):
+    done, _ = rounds_that_draw(monkeypatch, disc_vae, [2], [1, 0, 4, 0], 4)
+    assert [entry["round"] for entry in done.history] == [1, 2]
+    assert done.history[1]["border"] > done.history[0]["border"]
+    assert torch.equal(done.segmenters[-1].logits.argmax(1), ring_pictures(12)[1].long())
+
+
 def test_masks_of_another_site_are_varied_and_counted_in_parts(tmp_path):
     for number in range(12):
         mask = np.zeros((40, 60), np.uint8)
@@ -173,13 +270,13 @@ def test_every_step_of_the_ladder_trains_the_parts_it_has(disc_vae, vae, calibra
 
 def test_images_without_masks_become_a_version_with_a_report(tmp_path, monkeypatch):
     monkeypatch.setattr(bootstrapping, "VAE_STEPS", 100)
-    monkeypatch.setattr(RoundSettings.__init__, "__defaults__", (True, True, 3, 80))
+    monkeypatch.setattr(RoundSettings.__init__, "__defaults__", ((0.7, 1.0), False, 3, 80))
     images, masks = disc_files(tmp_path)
     store = ModelStore(tmp_path / "store")
     prior = tmp_path / "prior.json"
     prior.write_text(PRIOR.model_dump_json())
     arguments = ["--images", images, "--shape", f"ellipse:{prior}", "--name", "discs", "--label", "disc", "--size", 32]
-    arguments += ["--steps", 150, "--rounds", 1, "--store", store.home, "--report", tmp_path / "report.json"]
+    arguments += ["--steps", 100, "--rounds", 1, "--store", store.home, "--report", tmp_path / "report.json"]
     result = CliRunner().invoke(app, ["bootstrap", *map(str, arguments)], catch_exceptions=False)
     assert "is active" in result.output and "its scores are against these" in result.output
     version = store.load("discs")

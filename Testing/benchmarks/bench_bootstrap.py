@@ -26,13 +26,24 @@ from RefSegLib.bootstrapping.cyclegan import GanSettings, train_cyclegan
 from RefSegLib.bootstrapping.gan_networks import CycleGan
 from RefSegLib.bootstrapping.mask_vae import MaskVae, train_mask_vae
 from RefSegLib.bootstrapping.pictures import FILTERS
-from RefSegLib.bootstrapping.rounds import RoundSettings, bootstrap_rounds, probabilities, pseudo_labels, train_on
+from RefSegLib.bootstrapping.rounds import (
+    Rounds,
+    RoundSettings,
+    bootstrap_rounds,
+    probabilities,
+    pseudo_labels,
+    shaped,
+    starting_labels,
+    train_on,
+)
 from RefSegLib.bootstrapping.selection import found_masks
+from RefSegLib.bootstrapping.template import match, prominence
 from RefSegLib.models.spec import Label, Network, SegmenterSpec
 from shape_data import ROOT, SETS, Set, load_set
 
 OUT = Path(os.environ.get("REFSEG_OUT", ROOT / "out")) / "bench-bootstrap"
-VAE_STEPS, GAN_STEPS, STEPS, ROUNDS = 500, 350, 100, 3
+VAE_STEPS, GAN_STEPS, STEPS, ROUNDS = 500, 350, 300, 3
+HALF = (0.5, 0.65, 0.8)  # shares kept where quality is plausibility and agreement with itself
 GANS = {
     "CycleGAN": GanSettings(vae=False, calibration=False, steps=GAN_STEPS),
     "+ VAE discriminator": GanSettings(calibration=False, steps=GAN_STEPS),
@@ -41,7 +52,8 @@ GANS = {
 FULL, LONG = "+ channel calibration", "the same, twice the steps"
 GANS[LONG] = GanSettings(steps=2 * GAN_STEPS)
 # What is done in one go gives several rows; what tells most comes first.
-JOBS = (FULL, LONG, "rounds", "oracle", "peer", "weighted", "CycleGAN", "+ VAE discriminator", "all", "selection")
+JOBS = (FULL, LONG, "oracle", "peer", "agreement", "weighted", "CycleGAN", "+ VAE discriminator")
+JOBS = (*JOBS, "all", "selection", "rounds")
 
 
 def main() -> None:
@@ -66,15 +78,12 @@ def main() -> None:
             seconds = round(time.process_time() - started)
             memory = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
             entry = {"set": name, "job": job, "seed": options.seed, "seconds": seconds, "memory": memory, "rows": rows}
-            with file.open("a") as stream:
-                stream.write(json.dumps(entry) + "\n")
-            results.append(entry)
+            append(file, entry)
             print(f"{time.strftime('%H:%M:%S')} {name} / {job}: {seconds} s of a core, {memory} MB")
             for row in rows:
                 print(f"    {row['arm']}: {np.mean(row['dice']):.3f}", flush=True)
-    text = tables(
-        results, {"translation": asdict(GANS[FULL]), "VAE steps": VAE_STEPS, "steps": STEPS, "rounds": ROUNDS}
-    )
+    settings = {"translation": asdict(GANS[FULL]), "VAE steps": VAE_STEPS, "steps": STEPS, "rounds": ROUNDS}
+    text = tables(read_results(file), settings)
     if options.tables:
         options.tables.write_text(text)
     else:
@@ -92,15 +101,25 @@ def read_results(file: Path) -> list[dict[str, Any]]:
     return results
 
 
+def append(file: Path, entry: dict[str, Any]) -> None:
+    """One line, in one write: several of these may run side by side, each on sets of its own."""
+    stream = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        os.write(stream, (json.dumps(entry) + "\n").encode())
+    finally:
+        os.close(stream)
+
+
 def run(job: str, wanted: Set, seed: int) -> list[dict[str, Any]]:
     """The rows of a job: {"arm", "dice": of every test image, ...}."""
     jobs: dict[str, Callable[[], list[dict[str, Any]]]] = {
         "oracle": lambda: _oracle(wanted, seed),
         "peer": lambda: _peer(wanted),
         "rounds": lambda: _rounds(wanted, seed),
-        "all": lambda: _once(wanted, seed, "a segmenter on all pseudo labels", selection=False, weighting=False),
-        "selection": lambda: _once(wanted, seed, "+ selection", selection=True, weighting=False),
-        "weighted": lambda: _once(wanted, seed, "+ noise-weighted Dice", selection=True, weighting=True),
+        "agreement": lambda: _agreement(wanted, seed),
+        "all": lambda: _once(wanted, seed, "a segmenter on all pseudo labels", kept=1.0, weighting=False),
+        "selection": lambda: _once(wanted, seed, "+ selection", kept=HALF[0], weighting=False),
+        "weighted": lambda: _once(wanted, seed, "+ noise-weighted Dice", kept=HALF[0], weighting=True),
     }
     return jobs[job]() if job in jobs else _translation(wanted, seed, job)
 
@@ -169,15 +188,12 @@ def _translation(wanted: Set, seed: int, arm: str) -> list[dict[str, Any]]:
     return rows
 
 
-def _started(wanted: Set, seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+def _started(wanted: Set, seed: int, arm: str = LONG) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Images, truth (to report how good pseudo labels were), who validates, and what the CycleGAN finds."""
     learned = ~wanted.of("test")
     images = wanted.images[learned]
-    file = folder_of(wanted, seed) / "first.pt"
-    if not file.exists():
-        torch.save(found_masks(_gan(wanted, seed, LONG), images, seed=seed), file)
-    first = torch.load(file, weights_only=True)
-    return images, wanted.truth[learned], wanted.of("validation")[learned], first
+    found = found_masks(_gan(wanted, seed, arm), images, seed=seed)
+    return images, wanted.truth[learned], wanted.of("validation")[learned], found
 
 
 def _tested(module: torch.nn.Module, wanted: Set) -> list[float]:
@@ -185,33 +201,70 @@ def _tested(module: torch.nn.Module, wanted: Set) -> list[float]:
     return dice((probabilities(module, wanted.images[test]) > 0.5).float(), wanted.truth[test])
 
 
-def _once(wanted: Set, seed: int, arm: str, *, selection: bool, weighting: bool) -> list[dict[str, Any]]:
-    images, _, validates, first = _started(wanted, seed)
-    settings = RoundSettings(selection=selection, weighting=weighting, rounds=1, steps=ROUNDS * STEPS)
-    done = bootstrap_rounds(
-        spec_of(wanted), images, validates, first, _vae(wanted, seed), wanted.pool, settings, seed=seed
+def _learned(wanted: Set, seed: int, settings: RoundSettings, job: str) -> Rounds:
+    """Rounds on the masks of the longer translation alone, without a look at borders but to stop."""
+    images, _, validates, found = _started(wanted, seed)
+    vae, kind = _vae(wanted, seed), match(images, found, wanted.pool, seed).kind
+    first = pseudo_labels(found, vae, wanted.pool)
+    folder = folder_of(wanted, seed) / job
+    return bootstrap_rounds(
+        spec_of(wanted), images, validates, [first], vae, wanted.pool, settings, kind, seed=seed, folder=folder
     )
-    return [{"arm": arm, "dice": _tested(done.segmenters[0], wanted)}]
+
+
+def _once(wanted: Set, seed: int, arm: str, *, kept: float, weighting: bool) -> list[dict[str, Any]]:
+    settings = RoundSettings(kept=(kept,), weighting=weighting, rounds=1, steps=STEPS)
+    return [{"arm": arm, "dice": _tested(_learned(wanted, seed, settings, arm.strip("+ ")).segmenters[0], wanted)}]
 
 
 def _rounds(wanted: Set, seed: int) -> list[dict[str, Any]]:
-    images, truth, validates, first = _started(wanted, seed)
-    settings = RoundSettings(rounds=ROUNDS, steps=STEPS)
+    settings = RoundSettings(kept=HALF, weighting=True, rounds=ROUNDS, steps=STEPS)
+    return _by_round(_learned(wanted, seed, settings, "rounds"), wanted, "+ iterations")
+
+
+def _agreement(wanted: Set, seed: int) -> list[dict[str, Any]]:
+    """What `refseg bootstrap` does: the translation whose borders stand out more, a template, rounds."""
+    stands = {}
+    for arm in (FULL, LONG):
+        images, _, validates, found = _started(wanted, seed, arm)
+        template = match(images, found, wanted.pool, seed)
+        masks = shaped(found, wanted.pool)
+        border = float(prominence(images, masks, wanted.pool, template.kind, seed).mean())
+        stands[arm] = (border, found, template)
+    arm = max(stands, key=lambda arm: stands[arm][0])
+    _, found, template = stands[arm]
     done = bootstrap_rounds(
         spec_of(wanted),
         images,
         validates,
-        first,
+        starting_labels(found, template, wanted.pool),
         _vae(wanted, seed),
         wanted.pool,
-        settings,
+        RoundSettings(rounds=ROUNDS, steps=STEPS),
+        template.kind,
         seed=seed,
-        folder=folder_of(wanted, seed),
+        folder=folder_of(wanted, seed) / "agreement",
     )
+    test = wanted.of("test")
+    seen, truth = wanted.images[test], wanted.truth[test]
+    found = found_masks(_gan(wanted, seed, arm), seen, seed=seed)
+    tried = match(seen, found, wanted.pool, seed)
+    labels = starting_labels(found, tried, wanted.pool)[-1].labels
+    told = {"kind": template.kind, "border": {arm: round(value[0], 3) for arm, value in stands.items()}}
+    return [
+        {"arm": "any prior: the shape whose border stands out most", "dice": dice(tried.alone, truth)},
+        {"arm": "the translation whose borders stand out more", "dice": dice((found > 0.5).float(), truth), **told},
+        {"arm": "+ agreement with the borders", "dice": dice(labels, truth)},
+        *_by_round(done, wanted, "+ agreement"),
+    ]
+
+
+def _by_round(done: Rounds, wanted: Set, name: str) -> list[dict[str, Any]]:
+    truth = wanted.truth[~wanted.of("test")]
     rows = []
     for number, module in enumerate(done.segmenters):
-        arm = f"+ iterations, round {number + 1}"
         labels = float(np.mean(dice(done.labels[number].labels, truth)))
+        arm = f"{name}, round {number + 1}"
         rows.append({"arm": arm, "dice": _tested(module, wanted), "labels": labels, **done.history[number]})
     return rows
 
@@ -225,7 +278,7 @@ def _oracle(wanted: Set, seed: int) -> list[dict[str, Any]]:
         truth,
         torch.ones_like(truth),
         (wanted.images[roles[1]], wanted.truth[roles[1]]),
-        steps=ROUNDS * STEPS,
+        steps=STEPS,
         seed=seed,
     )
     return [{"arm": "oracle: the true labels", "dice": _tested(module, wanted)}]

@@ -39,7 +39,7 @@ class GanSettings:
 
     vae: bool = True
     calibration: bool = True
-    steps: int = 1500
+    steps: int = 700
     batch: int = 4
     rate: float = 4e-4
     cycle_image: float = 2.0
