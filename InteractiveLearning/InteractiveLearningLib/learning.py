@@ -65,7 +65,8 @@ class LearningSettings:
     see voxel_weights; without any of the four hippocampi were alike (.854). capacity: earlier cases replayed; hearts
     forgot 4 points of the first pathology with 4, none with 16. checkpoint: iterations between checkpoints.
     doubt: a voxel of a proxy mask that nobody drew counts as far as the model before finds it right, see
-    RefSegLib/noisy/pixels.py.
+    RefSegLib/noisy/pixels.py; a stream of 40 hippocampi ended at .8549 with it (published; newest .8565) and .8545
+    without (.8549), which is nothing.
     """
 
     iterations: int = 150
