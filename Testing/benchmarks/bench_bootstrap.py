@@ -1,6 +1,6 @@
 """Learning without labels, step by step: fetal head, optic disc, lungs.
 
-    python Testing/benchmarks/bench_bootstrap.py [--sets ...] [--tables docs/bootstrap-tables.md]
+    python Testing/benchmarks/bench_bootstrap.py [--sets ...] [--jobs ...] [--tables docs/bootstrap-tables.md]
 
 Kept in out/bench-bootstrap (REFSEG_OUT names another folder than out); goes on where it was stopped, arm by arm, and
 within a training too (remove the folder after changing a setting).
@@ -60,6 +60,7 @@ def main() -> None:
     """Every job of every set that has no result yet, then the tables."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
+    parser.add_argument("--jobs", nargs="+", choices=JOBS, default=list(JOBS))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--tables", type=Path)
     options = parser.parse_args()
@@ -69,7 +70,7 @@ def main() -> None:
     results = read_results(file)
     sets = {name: load_set(name) for name in options.sets}
     done = {(r["set"], r["job"], r["seed"]) for r in results}
-    for job in JOBS:
+    for job in options.jobs:
         for name, wanted in sets.items():
             if (name, job, options.seed) in done:
                 continue

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -29,7 +28,7 @@ ROWS = (
     "+ agreement, round 3",
     "oracle: the true labels",
 )
-ISSUE, COMMAND_ROWS = ROWS[10:13], ROWS[15:18]  # rounds of which the last one counts
+ROUNDS = {"agreement": "`refseg bootstrap`", "rounds": "the ladder up to iterations"}  # by job
 REACH = {"fetal head": 4.0, "optic disc": 4.0, "lungs": 3.0}
 
 
@@ -42,7 +41,9 @@ def tables(results: list[dict[str, Any]], settings: dict[str, Any]) -> str:
         for row in entry["rows"]:
             cells.setdefault((row["arm"], entry["set"]), []).append(row["dice"])
             if "labels" in row:
-                labels[row["arm"], entry["set"]] = row["labels"]
+                labels.setdefault((row["arm"], entry["set"]), row["labels"])
+        if entry["job"] in ROUNDS:  # what the last round gave that was kept, whichever it is
+            cells.setdefault((entry["job"], entry["set"]), []).append(entry["rows"][-1]["dice"])
     lines = [
         "# Learning without labels, measured",
         "",
@@ -63,8 +64,8 @@ def tables(results: list[dict[str, Any]], settings: dict[str, Any]) -> str:
         told = [_cell(cells.get((arm, name)), _began(cells, arm, name)) for name in sets]
         lines.append(f"| {arm} | " + " | ".join(told) + " |")
     lines += ["", "| behind the oracle, points | " + " | ".join(sets) + " |", "|---" * (len(sets) + 1) + "|"]
-    for what, rounds in (("`refseg bootstrap`", COMMAND_ROWS), ("the ladder up to iterations", ISSUE)):
-        lines.append(f"| {what} | " + " | ".join(_behind(cells, name, rounds) for name in sets) + " |")
+    for job, what in ROUNDS.items():
+        lines.append(f"| {what} | " + " | ".join(_behind(cells, name, job) for name in sets) + " |")
     best = " | ".join(_best(cells, name) for name in sets)
     lines.append(f"| at the best step, known only afterwards | {best} |")
     lines += [
@@ -82,27 +83,31 @@ def tables(results: list[dict[str, Any]], settings: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _behind(cells: dict[tuple[str, str], list[list[float]]], name: str, rounds: Sequence[str]) -> str:
-    """Points behind the oracle after the last of `rounds` that was kept."""
-    last = [cells[arm, name] for arm in rounds if (arm, name) in cells]
-    oracle = cells.get((ROWS[-1], name))
+def _behind(cells: dict[tuple[str, str], list[list[float]]], name: str, job: str) -> str:
+    """Points behind the oracle after the last round."""
+    last, oracle = cells.get((job, name)), cells.get((ROWS[-1], name))
     if not last or not oracle:
         return "not measured"
-    return f"{100 * (np.mean(oracle[0]) - np.mean(last[-1][0])):.1f} (aim: {REACH[name]:g})"
+    return f"{100 * (_mean(oracle) - _mean(last)):.1f} (aim: {REACH[name]:g})"
 
 
 def _best(cells: dict[tuple[str, str], list[list[float]]], name: str) -> str:
     """Points behind the oracle of whichever learned row is best."""
-    learned = {arm: np.mean(cells[arm, name][0]) for arm in ROWS[2:-1] if (arm, name) in cells}
+    learned = {arm: _mean(cells[arm, name]) for arm in ROWS[2:-1] if (arm, name) in cells}
     if not learned or (ROWS[-1], name) not in cells:
         return "not measured"
     arm = max(learned, key=learned.get)
-    return f"{100 * (np.mean(cells[ROWS[-1], name][0]) - learned[arm]):.1f} ({arm})"
+    return f"{100 * (_mean(cells[ROWS[-1], name]) - learned[arm]):.1f} ({arm})"
+
+
+def _mean(runs: list[list[float]]) -> float:
+    """Of all seeds and images."""
+    return float(np.mean([np.mean(run) for run in runs]))
 
 
 def _began(cells: dict[tuple[str, str], list[list[float]]], arm: str, name: str) -> bool:
     """Whether `arm` is a later round of rounds that were done."""
-    return any(arm in rounds and (rounds[0], name) in cells for rounds in (ISSUE, COMMAND_ROWS))
+    return (arm[:-1] + "1", name) in cells
 
 
 def _cell(runs: list[list[float]] | None, began: bool) -> str:

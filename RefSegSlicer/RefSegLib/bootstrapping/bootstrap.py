@@ -89,7 +89,7 @@ def bootstrap(
         folder=folder,
         progress=progress.part(0.55, 0.85),
     )
-    last = done.labels[-1]
+    last = done.last
     kept = [chosen(last.quality, part, rounds.kept[-1]) for part in (~validates, validates)]
     roles: dict[Role, list[Case]] = {"train": [], "validation": [], "test": []}
     samples: dict[str, list[Sample]] = {"train": [], "validation": []}
@@ -184,7 +184,7 @@ def _report(
         for e in done.history
     ]
     report.table(header, lines)
-    for caption, pseudo in (("The first pseudo labels", done.labels[0]), ("The last ones", done.labels[-1])):
+    for caption, pseudo in (("The first pseudo labels", done.labels[0]), ("The last ones", done.last)):
         order = pseudo.quality.argsort(descending=True)
         for what, some in (("best", order[:SHOWN]), ("worst, left out where selection is on", order[-SHOWN:])):
             shown = [

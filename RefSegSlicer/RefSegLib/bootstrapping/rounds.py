@@ -59,12 +59,13 @@ class Pseudo:
 @dataclass
 class Rounds:
     """What came of it, an entry per round: the segmenter, how its training went, the labels it learned from, a line of
-    numbers."""
+    numbers. last: the labels that the last segmenter gives."""
 
     segmenters: list[nn.Module] = field(default_factory=list)
     fits: list[Fit] = field(default_factory=list)
     labels: list[Pseudo] = field(default_factory=list)
     history: list[dict[str, float]] = field(default_factory=list)
+    last: Pseudo | None = None
 
 
 def pseudo_labels(found: torch.Tensor, vae: MaskVae, pool: MaskPool, other: torch.Tensor | None = None) -> Pseudo:
@@ -227,6 +228,7 @@ def bootstrap_rounds(
         done.segmenters.append(module)
         done.fits.append(fitted)
         done.labels.append(pseudo)
+        done.last = after
         numbers = {"learned": int(learned.sum()), "same": same, "quality": float(pseudo.quality.mean())}
         done.history.append({"round": number + 1, **numbers, "border": border})
         if same > SETTLED:
