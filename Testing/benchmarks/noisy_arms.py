@@ -119,12 +119,11 @@ def jobs() -> Iterator[Job]:
         for arm in raters:
             yield Job("brains", 1.0, "raters", arm, seed)
     for arm in later:
-        yield Job("lungs", 0.5, "mixed", arm, 1)
         for share in (0.3, 0.7):
             yield Job("lungs", share, "mixed", arm)
-    for arm in later:
-        yield Job("heads", 0.5, "mixed", arm)
         yield Job(FEW, 0.5, "dilation", arm)
+        yield Job("heads", 0.5, "mixed", arm)
+        yield Job("lungs", 0.5, "mixed", arm, 1)
 
 
 def run(job: Job) -> dict[str, Any]:

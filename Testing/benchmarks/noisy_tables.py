@@ -78,9 +78,9 @@ memory {memory} MB). Arms and roles: `Testing/benchmarks/noisy_arms.py`, picture
 {FILTERS}, instance norm, dropout 0.1), its first weights, steps, poses and looks are those of `refseg train` and
 the same for every arm. Masks of validation patients are as wrong as those that train; masks
 of test patients are true. Nobody is told how many masks are wrong, but the arm that says so. Plain: Dice +
-cross-entropy. The three levels learn by T-Loss; they keep the weights that are best on the better half of validation,
-all others those that are best on all of it. Settings were chosen on validation patients and on the noise maps of
-those that train. Dice in percent, on test patients, mean of images.
+cross-entropy. Image only is what `refseg train --noisy` does. The three levels learn by T-Loss; they keep the weights
+that are best on the better half of validation, all others those that are best on all of it. Settings were chosen on
+validation patients and on the noise maps of those that train. Dice in percent, on test patients, mean of images.
 """
 
 
