@@ -284,6 +284,7 @@ def test_images_without_masks_become_a_version_with_a_report(tmp_path, monkeypat
     manifest = version.manifest
     assert manifest.settings["method"] == "bootstrap" and "pseudo" in manifest.settings["scores against"]
     assert manifest.settings["prior"]["size"] == [0.35, 0.6] and manifest.data["images"] == 40
+    assert manifest.settings["border"] in {"bright area", "bright rim"}
     assert version.synthesizer() is not None and not manifest.scores["test"]
     place = store.home / "reports" / f"discs-{version.version}"
     page = (place / "report.html").read_text()

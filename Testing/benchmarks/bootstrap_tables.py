@@ -49,7 +49,8 @@ def tables(results: list[dict[str, Any]], settings: dict[str, Any]) -> str:
         "",
         f"`{COMMAND}` writes this (`REFSEG_DATA` names the folder of the data; goes on where it was stopped). Sets, "
         "frames, priors and the ways without learning: `Testing/benchmarks/shape_data.py`. Mean Dice of test patients, "
-        "on the frame the networks see, and in brackets the share of images below .7. All segmenters and the oracle: "
+        "on the frame the networks see, and in brackets the share of images below .7; two numbers are two seeds "
+        "(`--seed 1 --jobs agreement oracle`). All segmenters and the oracle: "
         f"the same network, {settings['steps']} steps from random weights (each round anew), the same augmentation. "
         "Checkpoints are chosen without labels, except the oracle's. "
         f"Settings of the translation: {settings['translation']}; VAE: {settings['VAE steps']} steps. From `the "
