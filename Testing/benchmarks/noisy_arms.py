@@ -49,7 +49,13 @@ CLEAN, CLEAN_T, PLAIN, T_LOSS, CO, CO_TOLD = (
     "co-teaching",
     "co-teaching, told the rate",
 )
-LEVELS = {"pixel only": "pixel", "image only": "image", "both": "both"}
+# The level that weighs masks, and how much Dice counts beside T-Loss.
+LEVELS = {
+    "pixel only": ("pixel", 0.0),
+    "image only": ("image", 0.0),
+    "both": ("both", 0.0),
+    "image, with Dice": ("image", 1.0),
+}
 SINGLE, ALL = "one rater: ", "all raters: "
 STRENGTH = 0.9
 # What is put in: kinds of noise as often each, None for all of them.
@@ -90,8 +96,8 @@ class Pictures:
 
 def jobs() -> Iterator[Job]:
     """All arms, the most telling first."""
-    raters = tuple(who + arm for who in (SINGLE, ALL) for arm in (PLAIN, "image only", "both"))
-    first, later = (PLAIN, T_LOSS, "image only", "both"), (CO, "pixel only", CO_TOLD)
+    raters = [who + arm for arm in (PLAIN, "image, with Dice", "both", "image only") for who in (SINGLE, ALL)]
+    first, later = (PLAIN, T_LOSS, "image only", "both", "image, with Dice"), (CO, "pixel only", CO_TOLD)
     clean = (CLEAN, CLEAN_T)
     for arm in clean:
         yield Job("lungs", 0.0, "mixed", arm)
@@ -105,14 +111,15 @@ def jobs() -> Iterator[Job]:
         yield Job("lungs", 0.5, "dilation", arm, 1)
     for arm in (*clean, *first):
         yield Job(FEW, 0.0 if arm in clean else 0.5, "mixed" if arm in clean else "dilation", arm)
-    for arm in first:
-        yield Job("lungs", 0.3, "mixed", arm)
-    for arm in first:
-        yield Job("lungs", 0.7, "mixed", arm)
-    for arm in raters:
+    for arm in raters[:4]:
         yield Job("vessels", 1.0, "raters", arm)
+    for share in (0.7, 0.3):
+        for arm in first:
+            yield Job("lungs", share, "mixed", arm)
     for arm in (CLEAN, *first):
         yield Job("heads", 0.0 if arm == CLEAN else 0.5, "mixed", arm)
+    for arm in raters[4:]:
+        yield Job("vessels", 1.0, "raters", arm)
     for arm in first:
         yield Job("lungs", 0.5, "too small", arm)
     for seed in (0, 1):
@@ -139,7 +146,8 @@ def run(job: Job) -> dict[str, Any]:
     options = {"epochs": EPOCHS[job.set], "seed": job.seed}
     arm = job.arm.removeprefix(SINGLE).removeprefix(ALL)
     if arm in LEVELS:
-        train_noisy_segmenter(network, spec, train, validation, level=LEVELS[arm], **options)
+        level, overlap = LEVELS[arm]
+        train_noisy_segmenter(network, spec, train, validation, level=level, overlap=overlap, **options)
     else:
         network = _peer(
             job, arm, network, spec, _samples(data["train"], spec, true=arm in (CLEAN, CLEAN_T)), validation, options

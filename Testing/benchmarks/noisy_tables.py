@@ -37,6 +37,7 @@ WRONG = {
     "dilation": "all of them too wide, noise that leans to one side",
     "too small": "erosion and missing parts, as often each",
 }
+RATED = ("image only", "both", "image, with Dice")
 MISSING = "not measured"
 
 
@@ -78,9 +79,10 @@ memory {memory} MB). Arms and roles: `Testing/benchmarks/noisy_arms.py`, picture
 {FILTERS}, instance norm, dropout 0.1), its first weights, steps, poses and looks are those of `refseg train` and
 the same for every arm. Masks of validation patients are as wrong as those that train; masks
 of test patients are true. Nobody is told how many masks are wrong, but the arm that says so. Plain: Dice +
-cross-entropy. Image only is what `refseg train --noisy` does. The three levels learn by T-Loss; they keep the weights
-that are best on the better half of validation, all others those that are best on all of it. Settings were chosen on
-validation patients and on the noise maps of those that train. Dice in percent, on test patients, mean of images.
+cross-entropy. The three levels learn by T-Loss; "image, with Dice" by the sum of T-Loss and Dice, which is what
+`refseg train --noisy` does. They keep the weights that are best on the better half of validation, all others those
+that are best on all of it. Settings were chosen on validation patients and on the noise maps of those that train. Dice
+in percent, on test patients, mean of images.
 """
 
 
@@ -158,7 +160,7 @@ def _raters(found: Found, name: str, what: str) -> list[str]:
     done = [job for job in jobs() if job.set == name and job.key in found]
     if not done:
         return []
-    columns = [(seed, arm) for seed in sorted({job.seed for job in done}) for arm in (PLAIN, "image only", "both")]
+    columns = [(seed, arm) for seed in sorted({job.seed for job in done}) for arm in (PLAIN, *RATED)]
     lines = [
         "",
         f"## {what}",
