@@ -163,6 +163,7 @@ def pretrained(task: Task, arm: Arm, seed: int) -> tuple[dict[str, npt.NDArray],
         weights = {name: value.cpu().numpy() for name, value in module.network.state_dict().items() if name in kept}
         file.with_suffix(".json").write_text(json.dumps({"seconds": fitted.seconds, "history": fitted.history}))
         save_file(weights, file)
+        file.with_suffix(".checkpoint").unlink(missing_ok=True)
     return load_file(file), json.loads(file.with_suffix(".json").read_text())["seconds"]
 
 
