@@ -62,8 +62,8 @@ def tables(rows: list[Row]) -> str:
         f"norm, intensities from the 0.5th to the 99.5th percentile to 0..1, {STEPS} steps of 16 images. Both ways of "
         f"pretraining: {PRETRAINING_STEPS} steps as `refseg pretrain` makes them: pose varies, the network sees "
         "intensities varied (gamma, bias field, blur, low resolution, contrast, brightness, Gaussian noise, each in "
-        "about every other image) and draws them as they were. Training varies nothing, as in the paper's code (but for its "
-        'brightness), in all arms but those called "own augmentation", which vary pose and intensities as `refseg '
+        "about every other image) and draws them as they were. Training varies nothing, as in the paper's code (but "
+        'for its brightness), in all arms but those called "own augmentation", which vary pose and intensities as `refseg '
         "train` does: the honest peer, which needs no pretraining. Nine of the 17 corruptions resemble something that "
         "is varied (noise of several kinds, blur, contrast, brightness).",
         "",
