@@ -186,7 +186,7 @@ def _report(
     report.table(header, lines)
     for caption, pseudo in (("The first pseudo labels", done.labels[0]), ("The last ones", done.last)):
         order = pseudo.quality.argsort(descending=True)
-        for what, some in (("best", order[:SHOWN]), ("worst, left out where selection is on", order[-SHOWN:])):
+        for what, some in (("best", order[:SHOWN]), ("worst", order[-SHOWN:])):
             shown = [
                 (
                     f"{pictures[n].sample.name}: {float(pseudo.quality[n]):.2f}",
