@@ -63,9 +63,9 @@ def tables(rows: list[Row]) -> str:
         f"pretraining: {PRETRAINING_STEPS} steps as `refseg pretrain` makes them: pose varies, the network sees "
         "intensities varied (gamma, bias field, blur, low resolution, contrast, brightness, Gaussian noise, each in "
         "about every other image) and draws them as they were. Training varies nothing, as in the paper's code (but "
-        'for its brightness), in all arms but those called "own augmentation", which vary pose and intensities as `refseg '
-        "train` does: the honest peer, which needs no pretraining. Nine of the 17 corruptions resemble something that "
-        "is varied (noise of several kinds, blur, contrast, brightness).",
+        'for its brightness), in all arms but those called "own augmentation", which vary pose and intensities as '
+        "`refseg train` does: the honest peer, which needs no pretraining. Nine of the 17 corruptions resemble "
+        "something that is varied (noise of several kinds, blur, contrast, brightness).",
         "",
         '"Ceiling" is no contender: it trains on the masked images and on copies of them under each of the 17 '
         "corruptions of the test at severity 5 (drawn otherwise), in as many steps. It tells what there is to gain.",
