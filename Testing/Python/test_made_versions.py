@@ -39,7 +39,7 @@ def discs(tmp_path_factory):
     """Folders of bright discs on gray and of their masks, all roles among them."""
     folder = tmp_path_factory.mktemp("discs")
     rng, grid = np.random.default_rng(0), Grid((1, 32, 32))
-    for number in range(28):
+    for number in range(26):
         at = np.stack(np.mgrid[:32, :32], -1) - rng.uniform(13, 19, 2)
         mask = (np.linalg.norm(at, axis=-1) < rng.uniform(7, 10))[None]
         image = 0.35 + 0.4 * mask + 0.05 * rng.normal(size=mask.shape)
@@ -51,16 +51,16 @@ def discs(tmp_path_factory):
 def after_pretraining(images, labels, store, monkeypatch):
     file = pretrain(SPEC, image_files(images), store.home, name="start", epochs=4, seed=0)
     cases = pair_cases(images, labels)
-    return train(SPEC, cases, store, init=read_pretrained(file), reconstruction=True, epochs=20, seed=0)
+    return train(SPEC, cases, store, init=read_pretrained(file), reconstruction=True, epochs=8, seed=0)
 
 
 def from_noisy_labels(images, labels, store, monkeypatch):
-    return train_noisy(SPEC, rated_cases(images, [labels]), store, epochs=20, seed=0)
+    return train_noisy(SPEC, rated_cases(images, [labels]), store, epochs=8, seed=0)
 
 
 def from_no_labels(images, labels, store, monkeypatch):
-    monkeypatch.setattr(bootstrapping, "VAE_STEPS", 60)
-    gan, rounds = GanSettings(steps=40), RoundSettings(rounds=1, steps=80)
+    monkeypatch.setattr(bootstrapping, "VAE_STEPS", 30)
+    gan, rounds = GanSettings(steps=20), RoundSettings(rounds=1, steps=20)
     masks = image_files(labels)
     return bootstrapping.bootstrap(
         image_files(images), masks, store, name="discs", label="disc", size=32, gan=gan, rounds=rounds
