@@ -51,15 +51,16 @@ def filters(masks: torch.Tensor) -> dict[str, torch.Tensor]:
 def match(images: torch.Tensor, found: torch.Tensor, pool: MaskPool, seed: int) -> Template:
     """Look for shapes of the pool in images (n, 1, j, i); found: (n, 1, j, i) probabilities of another source.
 
-    Which kind of border the structure has nobody says: it is the one whose masks agree best with `found`, over all
-    images. In the fit both sources count alike, each by how far a shape is above the mean of all shapes, in standard
-    deviations.
+    Which kind of border the structure has nobody says: it is the one whose masks agree best with `found` and stand out
+    most, by the product of both means. Agreement alone took the wrong one for two of four translations of fetal heads,
+    how far the best shapes stand out alone did for lungs. In the fit both sources count alike, each by how far a shape
+    is above the mean of all shapes, in standard deviations.
     """
     masks = (pool(CANDIDATES, torch.Generator().manual_seed(seed)) > 0.5).float()
     seen = _blurred(images)
     by_border = {kind: _standard(seen @ weights.T) for kind, weights in filters(masks).items()}
     alone = {kind: masks[values.argmax(1)] for kind, values in by_border.items()}
-    kind = max(alone, key=lambda kind: float(agreement(alone[kind], found).mean()))
+    kind = max(alone, key=lambda k: float(agreement(alone[k], found).mean() * by_border[k].amax(1).mean()))
     flat, shapes = found.flatten(1), masks.flatten(1)
     overlap = 2 * flat @ shapes.T / (flat.sum(1)[:, None] + shapes.sum(1)[None]).clamp(min=1e-6)
     fitted = masks[(by_border[kind] + _standard(overlap)).argmax(1)]
