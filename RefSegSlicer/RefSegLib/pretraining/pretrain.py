@@ -52,7 +52,7 @@ def pretrain(
     """Learn from images what a segmenter of `spec` can start from, and store it as `name`; returns its file.
 
     method: with the augmentation of training, tiles and the reconstruction branch were the steadier of two that hardly
-    differ (docs/pretraining-tables.md).
+    differ (docs/benchmarks.md).
     Patients are drawn by hash as for training: those that train are learned from, those that validate choose when to
     stop, and those that test are not looked at, so that scores stay true whoever is trained from it later. What was
     killed goes on where it was when it is started again with the same images and settings. A page with curves and
