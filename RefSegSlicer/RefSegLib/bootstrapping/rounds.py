@@ -27,9 +27,9 @@ from RefSegLib.training.train import started
 
 FLOOR = 0.1  # below which no pixel's weight falls
 SETTLED = 0.98  # mean Dice between the labels of two rounds at which a further one changes nothing
-# How far the prominence of a round's labels may lie below the best round's. Good rounds fell by up to .26 while the
-# true Dice rose; rounds that went astray by .5.
-SLACK = 0.3
+# Share of the best round's prominence that labels must have. Good rounds kept .81 of it and more while the true Dice
+# rose; rounds that went astray had less than none.
+KEEPS = 0.5
 CHECKS = 8  # of a training, on the pseudo labels of patients that validate
 
 
@@ -187,7 +187,7 @@ def bootstrap_rounds(
     progress: Progress = SILENT,
 ) -> Rounds:
     """Train on pseudo labels of images (n, C, j, i); then on those of the segmenter itself, until they settle,
-    settings.rounds are done, or borders stand out less than after an earlier round (that round is dropped).
+    settings.rounds are done, or borders stand out half as far as after an earlier round (that round is dropped).
 
     starts: pseudo labels to begin with, in the order in which they are tried: all of one but the last are learned from,
     and the next one takes its place if what was learned has less prominent borders than the labels. Fetal heads found
@@ -222,7 +222,7 @@ def bootstrap_rounds(
         if waiting and border < before:
             pseudo = waiting.pop(0)
             continue
-        if border < best - SLACK:
+        if done.segmenters and border < KEEPS * best:
             break
         waiting, best = [], max(best, border)
         same = float(agreement(after.labels, pseudo.labels).mean())
