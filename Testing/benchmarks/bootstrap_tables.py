@@ -55,7 +55,7 @@ def tables(results: list[dict[str, Any]], settings: dict[str, Any]) -> str:
         "Checkpoints are chosen without labels, except the oracle's. "
         f"Settings of the translation: {settings['translation']}; VAE: {settings['VAE steps']} steps. From `the "
         "translation whose borders stand out more` on it is what `refseg bootstrap` does; the rows before go on from "
-        "the longer translation. `ended before`: labels had settled, or borders stood out less and the round was "
+        "the longer translation. `ended before`: labels had settled, or borders were lost and the round was "
         "dropped.",
         "",
         "| | " + " | ".join(sets) + " |",
