@@ -286,6 +286,7 @@ def test_images_without_masks_become_a_version_with_a_report(tmp_path, monkeypat
     assert manifest.settings["prior"]["size"] == [0.35, 0.6] and manifest.data["images"] == 40
     assert manifest.settings["border"] == "bright area"
     assert version.synthesizer() is not None and not manifest.scores["test"]
+    assert manifest.reflection["known"] is not None and manifest.reflection["estimate"] is None, "of what nobody drew"
     place = store.home / "reports" / f"discs-{version.version}"
     page = (place / "report.html").read_text()
     assert "Nobody has drawn a mask" in page and page.count("data:image/png") > 20

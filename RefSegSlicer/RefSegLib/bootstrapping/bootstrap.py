@@ -115,6 +115,7 @@ def bootstrap(
         seed=seed,
         folder=folder / "finish",
         progress=progress.part(0.85, 1.0),
+        drawn=False,
     )
     place = report_folder(store, version)
     _report(version, pictures, seen, done, translated).write(place)

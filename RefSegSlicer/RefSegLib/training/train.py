@@ -130,6 +130,7 @@ def finish(
     folder: Path,
     progress: Progress = SILENT,
     init: ModelVersion | None = None,
+    drawn: bool = True,
 ) -> ModelVersion:
     """From a trained segmenter to a version in the store: train its synthesizer, calibrate reflection, score, add.
 
@@ -139,6 +140,8 @@ def finish(
     data, settings: what the version records, settings beside what is recorded of every training; parent: what it comes
     from. epochs: those of the segmenter, of which the synthesizer gets a third; init: a version whose synthesizer is
     started from. folder: checkpoints of a training that goes on after a kill; it is removed once the version stands.
+    drawn: whether people drew the masks; else the version estimates no Dice, as it would be that with its own labels,
+    until `refseg calibrate` is given some.
     """
     synthesizer = started(build_synthesizer, spec, seed + 1, init and init.synthesizer())
     synthesizer_fit = train_synthesizer(
@@ -159,6 +162,8 @@ def finish(
     reflection = calibrate(
         samples["validation"], runner, Synthesizer(spec, synthesizer), seed=seed, progress=progress.part(0.5, 0.8)
     )
+    if not drawn:
+        reflection = reflection.model_copy(update={"estimate": None, "estimate_first": None})
     scores = {
         role: measure(runner, roles.get(role, []), progress.part(start, start + 0.1))
         for role, start in (("validation", 0.8), ("test", 0.9))
