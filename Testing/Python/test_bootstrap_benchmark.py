@@ -43,10 +43,12 @@ def test_the_table_tells_the_last_round_of_each_seed_and_what_was_not_done():
         entry("agreement", 1, (one, [0.86, 0.86])),
         entry("oracle", 0, (oracle, [0.92, 0.92])),
         entry("oracle", 1, (oracle, [0.92, 0.92])),
+        entry("other site", 0),
     ]
     lines = {line.split(" | ")[0].strip("| "): line for line in tables(results, SETTINGS).splitlines()}
     assert lines[one].endswith("| .850 and .860 (0 %) |")
     assert lines[two].endswith("| .900 (0 %) |") and lines[three].endswith("| ended before |")
+    assert lines["true labels of the other site, with its images"].endswith("| there is none |")
     assert lines["CycleGAN"].endswith("| not measured |")
     assert lines["`refseg bootstrap`"].endswith("| 4.0 (aim: 4) |")  # .92 less the mean of .90 and .86
     assert lines["the ladder up to iterations"].endswith("| not measured |")

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from bootstrap_tables import tables
+from bootstrap_tables import OTHER, tables
 from RefSegLib.bootstrapping.cyclegan import GanSettings, train_cyclegan
 from RefSegLib.bootstrapping.gan_networks import CycleGan
 from RefSegLib.bootstrapping.mask_vae import MaskVae, train_mask_vae
@@ -53,7 +53,7 @@ FULL, LONG = "+ channel calibration", "the same, twice the steps"
 GANS[LONG] = GanSettings(steps=2 * GAN_STEPS)
 # What is done in one go gives several rows; what tells most comes first.
 JOBS = (FULL, LONG, "oracle", "peer", "agreement", "weighted", "CycleGAN", "+ VAE discriminator")
-JOBS = (*JOBS, "all", "selection", "rounds")
+JOBS = (*JOBS, "all", "selection", "rounds", "other site")
 
 
 def main() -> None:
@@ -114,7 +114,8 @@ def append(file: Path, entry: dict[str, Any]) -> None:
 def run(job: str, wanted: Set, seed: int) -> list[dict[str, Any]]:
     """The rows of a job: {"arm", "dice": of every test image, ...}."""
     jobs: dict[str, Callable[[], list[dict[str, Any]]]] = {
-        "oracle": lambda: _oracle(wanted, seed),
+        "oracle": lambda: _supervised(wanted, wanted, seed, "oracle: the true labels"),
+        "other site": lambda: [] if wanted.other is None else _supervised(wanted.other, wanted, seed, OTHER),
         "peer": lambda: _peer(wanted),
         "rounds": lambda: _rounds(wanted, seed),
         "agreement": lambda: _agreement(wanted, seed),
@@ -270,19 +271,20 @@ def _by_round(done: Rounds, wanted: Set, name: str) -> list[dict[str, Any]]:
     return rows
 
 
-def _oracle(wanted: Set, seed: int) -> list[dict[str, Any]]:
-    roles = [wanted.of(role) for role in ("train", "validation")]
-    truth = wanted.truth[roles[0]]
+def _supervised(source: Set, wanted: Set, seed: int, arm: str) -> list[dict[str, Any]]:
+    """Trained on the true labels of `source`, tested on `wanted`."""
+    train, validation = (source.of(role) for role in ("train", "validation"))
+    truth = source.truth[train]
     module, _ = train_on(
-        spec_of(wanted),
-        wanted.images[roles[0]],
+        spec_of(source),
+        source.images[train],
         truth,
         torch.ones_like(truth),
-        (wanted.images[roles[1]], wanted.truth[roles[1]]),
+        (source.images[validation], source.truth[validation]),
         steps=STEPS,
         seed=seed,
     )
-    return [{"arm": "oracle: the true labels", "dice": _tested(module, wanted)}]
+    return [{"arm": arm, "dice": _tested(module, wanted)}]
 
 
 def _peer(wanted: Set) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 COMMAND = "make bench-bootstrap"
+OTHER = "true labels of the other site, with its images"
 ROWS = (
     "no learning: threshold or template",
     "any prior: the shape whose border stands out most",
@@ -26,6 +27,7 @@ ROWS = (
     "+ agreement, round 1",
     "+ agreement, round 2",
     "+ agreement, round 3",
+    OTHER,
     "oracle: the true labels",
 )
 ROUNDS = {"agreement": "`refseg bootstrap`", "rounds": "the ladder up to iterations"}  # by job
@@ -61,8 +63,11 @@ def tables(results: list[dict[str, Any]], settings: dict[str, Any]) -> str:
         "| | " + " | ".join(sets) + " |",
         "|---" * (len(sets) + 1) + "|",
     ]
+    alone = {r["set"] for r in results if r["job"] == "other site" and not r["rows"]}
     for arm in ROWS:
         told = [_cell(cells.get((arm, name)), _began(cells, arm, name)) for name in sets]
+        if arm == OTHER:
+            told = ["there is none" if name in alone else cell for name, cell in zip(sets, told, strict=True)]
         lines.append(f"| {arm} | " + " | ".join(told) + " |")
     lines += ["", "| behind the oracle, points | " + " | ".join(sets) + " |", "|---" * (len(sets) + 1) + "|"]
     for job, what in ROUNDS.items():
@@ -94,7 +99,7 @@ def _behind(cells: dict[tuple[str, str], list[list[float]]], name: str, job: str
 
 def _best(cells: dict[tuple[str, str], list[list[float]]], name: str) -> str:
     """Points behind the oracle of whichever learned row is best."""
-    learned = {arm: _mean(cells[arm, name]) for arm in ROWS[2:-1] if (arm, name) in cells}
+    learned = {arm: _mean(cells[arm, name]) for arm in ROWS[2:-2] if (arm, name) in cells}
     if not learned or (ROWS[-1], name) not in cells:
         return "not measured"
     arm = max(learned, key=learned.get)

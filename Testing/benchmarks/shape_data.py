@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -38,7 +38,8 @@ Peer = Callable[[Sequence[Gray], MaskPool], list[Mask]]
 @dataclass(frozen=True)
 class Set:
     """images: (n, 1, j, i) float32 in 0..1, normalized one by one as `refseg` does; truth: (n, 1, j, i) float32 0 or 1,
-    looked at only to score and by the oracle; roles: of the patients; pool: the masks known beforehand."""
+    looked at only to score and by the oracle; roles: of the patients; pool: the masks known beforehand; other: the
+    site that they are of, with its images, which only a row for comparison looks at."""
 
     name: str
     images: torch.Tensor
@@ -46,6 +47,7 @@ class Set:
     roles: list[str]
     pool: MaskPool
     peer: Peer
+    other: Set | None = None
 
     @property
     def frame(self) -> tuple[int, int]:
@@ -60,12 +62,11 @@ class Set:
 def load_set(name: str) -> Set:
     """One of SETS. Raises FileNotFoundError where the data are not."""
     if name == "lungs":
-        pictures = lungs("JSRT", 64)
-        names = [p.name for p in pictures]
-        images, masks = ([getattr(p, what) for p in pictures] for what in ("image", "mask"))
-        others = np.stack([p.mask for p in lungs("Montgomery", 64)]).astype(np.float32)
-        pool = MaskPool(torch.from_numpy(others)[:, None], Variation())
-        return _set(name, names, images, masks, pool, dark_parts)
+        here, there = ([(p.name, p.image, p.mask) for p in lungs(site, 64)] for site in ("JSRT", "Montgomery"))
+        masks = np.stack([mask for _, _, mask in there]).astype(np.float32)
+        pool = MaskPool(torch.from_numpy(masks)[:, None], Variation())
+        other = _set(name, *zip(*there, strict=True), pool, dark_parts)
+        return replace(_set(name, *zip(*here, strict=True), pool, dark_parts), other=other)
     if name == "optic disc":
         names, images, masks = _discs()
         pool = ellipse_pool(read_prior(resource("specs/optic-disc-prior.json")), (64, 64), 0)
@@ -77,9 +78,9 @@ def load_set(name: str) -> Set:
 
 def _set(
     name: str,
-    names: list[str],
-    images: list[Gray],
-    masks: list[Mask],
+    names: Sequence[str],
+    images: Sequence[Gray],
+    masks: Sequence[Mask],
     pool: MaskPool,
     peer: Peer,
 ) -> Set:
