@@ -76,7 +76,8 @@ def test_reflection_annotation_and_background_learning_work_on_a_version_made(ma
 
     engine = Engine(version, "cpu")
     reflection = engine.segment(read_image(cases[0].image)).regions[0].reflection
-    assert reflection.similarity_before is not None and reflection.estimated_dice
+    assert reflection.similarity_before is not None
+    assert bool(reflection.estimated_dice) == (make is not from_no_labels), "of labels that nobody drew, no estimate"
     assert version.manifest.reflection and len(reflection.candidates) >= 1
 
     replay = ReplayStore(tmp_path)
