@@ -18,7 +18,8 @@ from RefSegLib.reflection.adjust import adjust, norm_parameters, torch_module
 from RefSegLib.reflection.candidates import NAMES, quantile_curve, transformed
 from RefSegLib.reflection.consensus import consensus_region
 from RefSegLib.reflection.drawing import WORTHWHILE
-from RefSegLib.reflection.judge import Judge
+from RefSegLib.reflection.judge import Judge, Verdict
+from RefSegLib.reflection.looking import Looked, choose
 from RefSegLib.reflection.reflect import reflect
 from RefSegLib.reflection.settings import EarlyExit, ReflectionSettings
 from RefSegLib.synthesis.synthesizer import Synthesizer
@@ -345,3 +346,19 @@ def test_settings_survive_json():
     settings = settings_for(array, early=EarlyExit(score=1.8, confidence=0.9), margin=0.03)
     assert ReflectionSettings.model_validate_json(settings.model_dump_json()) == settings
     assert replace(reflect(array, segmenter(), painted(), settings), reason="").reason == ""
+
+
+def test_quite_another_mask_takes_the_place_of_one_that_fits_only_if_that_fits_badly():
+    def a_mask(name, low, high, similarity):
+        probabilities = np.zeros((2, 4, 20, 20), np.float32)
+        probabilities[1, 1:3, low:high, 5:15] = 1
+        probabilities[0] = 1 - probabilities[1]
+        found = Looked(name, probabilities)
+        found.verdict = Verdict(similarity, 0.0, probabilities[0], probabilities[0])
+        return found
+
+    first, moved, elsewhere = a_mask("identity", 2, 9, 0.3), a_mask("denoised", 3, 10, 0.4), a_mask("other", 9, 16, 0.9)
+    settings = ReflectionSettings(margin=0.05, known=0.2)
+    assert choose([first, moved, elsewhere], settings) is moved
+    assert choose([first, elsewhere], settings) is first
+    assert choose([first, moved, elsewhere], settings.model_copy(update={"known": 0.35})) is elsewhere

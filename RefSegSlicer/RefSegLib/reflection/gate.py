@@ -11,7 +11,7 @@ from scipy import ndimage, stats
 from RefSegLib.progress import SILENT, Progress
 from RefSegLib.reflection.consensus import consensus_region
 from RefSegLib.reflection.judge import Judge
-from RefSegLib.reflection.reflect import mean_dice
+from RefSegLib.reflection.looking import mean_dice
 from RefSegLib.reflection.settings import ReflectionSettings
 from RefSegLib.synthesis.synthesizer import Synthesizer
 from RefSegLib.training.cases import Sample

@@ -10,10 +10,16 @@ from RefSegLib.inference.segmenter import Segmenter
 from RefSegLib.inference.tiling import infer
 from RefSegLib.progress import SILENT, Progress
 from RefSegLib.quality.estimate import expected_dice
+from RefSegLib.quality.metrics import dice
 from RefSegLib.reflection.candidates import IDENTITY, named, parts_of, transformed
 from RefSegLib.reflection.judge import Verdict
 from RefSegLib.reflection.settings import ReflectionSettings
 from RefSegLib.reflection.statistics import MixedStatistics
+
+# Mean Dice with the first mask. Without this a small model of lungs, calibrated on five patients, took what it saw in
+# the inverted X-ray for better: .890 fell to .344 in another hospital, now .885. At .6 hippocampi under a bias field
+# lose 3 points, at .5 nothing.
+AGREES = 0.5
 
 Array = npt.NDArray[np.float32]
 
@@ -95,6 +101,18 @@ def score_of(candidate: Looked, settings: ReflectionSettings) -> float:
 
 
 def choose(looked: list[Looked], settings: ReflectionSettings) -> Looked:
-    """The candidate that fits best, if it beats the first by the margin."""
+    """The candidate that fits best, if it beats the first by the margin.
+
+    Where the first mask agrees with the image as well as the masks of images the model knows, nothing but a mask AGREES
+    of which is the same may take its place.
+    """
+    first = looked[0]
+    if settings.known is not None and similarity_of(first, settings) >= settings.known:
+        looked = [c for c in looked if c is first or mean_dice(c.labels, first.labels, len(c.probabilities)) >= AGREES]
     best = max(looked, key=lambda candidate: score_of(candidate, settings))
-    return best if score_of(best, settings) - score_of(looked[0], settings) > settings.margin else looked[0]
+    return best if score_of(best, settings) - score_of(first, settings) > settings.margin else first
+
+
+def mean_dice(a: npt.NDArray[np.integer], b: npt.NDArray[np.integer], outputs: int) -> float:
+    """Mean Dice over the labels 1.. of two label arrays."""
+    return float(np.mean([dice(a == value, b == value) for value in range(1, outputs)]))

@@ -17,13 +17,12 @@ from RefSegLib.inference.segmenter import Segmenter
 from RefSegLib.inference.tiling import infer
 from RefSegLib.progress import SILENT, Progress
 from RefSegLib.quality import estimate
-from RefSegLib.quality.metrics import dice
 from RefSegLib.quality.suspect import signs_of
 from RefSegLib.reflection.adjust import adjust
 from RefSegLib.reflection.candidates import IDENTITY
 from RefSegLib.reflection.consensus import consensus_region
 from RefSegLib.reflection.judge import Judge
-from RefSegLib.reflection.looking import Looked, choose, look, score_of, similarity_of, way
+from RefSegLib.reflection.looking import Looked, choose, look, mean_dice, score_of, similarity_of, way
 from RefSegLib.reflection.settings import ReflectionSettings
 from RefSegLib.synthesis.synthesizer import Synthesizer
 
@@ -209,11 +208,6 @@ def _unjudged(first: Looked, settings: ReflectionSettings, reason: str) -> Refle
     return Reflection(probabilities, [], [], False, reason, settings.suspect_first(signs))
 
 
-def mean_dice(a: npt.NDArray[np.integer], b: npt.NDArray[np.integer], outputs: int) -> float:
-    """Mean Dice over the labels 1.. of two label arrays."""
-    return float(np.mean([dice(a == value, b == value) for value in range(1, outputs)]))
-
-
 def _reason(looked: list[Looked], best: Looked, changed: float, estimated: float, settings: ReflectionSettings) -> str:
     first, similarity = looked[0], similarity_of(best, settings)
     before, after = score_of(first, settings), score_of(best, settings)
@@ -221,10 +215,10 @@ def _reason(looked: list[Looked], best: Looked, changed: float, estimated: float
         text = f"The first mask agrees well with the image ({similarity:.2f}); kept."
     elif best is first:
         nearest = max(score_of(candidate, settings) for candidate in looked[1:])
-        text = (
-            f"First mask kept: no other candidate scores higher by more than {settings.margin:.3f} "
-            f"(first {before:.3f}, best other {nearest:.3f})."
-        )
+        why = f"no other candidate scores higher by more than {settings.margin:.3f}"
+        if nearest - before > settings.margin:
+            why = "it agrees with the image, and what scores higher is quite another mask"
+        text = f"First mask kept: {why} (first {before:.3f}, best other {nearest:.3f})."
     else:
         text = f"Mask replaced ({best.name}): its score is {after:.3f}, that of the first mask {before:.3f}."
         if changed < LARGE_CHANGE:
