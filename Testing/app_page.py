@@ -57,6 +57,16 @@ class AppPage:
             arg=[kind, text],
         ).json_value()
 
+    def click_first(self):
+        """Start a session in `correct` with the model's segments, and click in the middle of the first one."""
+        self.tab("correct")
+        self.press("add-segments")
+        self.press("start")
+        self.told("bright")
+        self.press("tool-points")
+        self.click("axial", 0.5, 0.5)
+        self.until_title("undo", "Undo positive click for bright")
+
     def open(self, *paths):
         """Choose files in the file chooser."""
         self.page.locator("input[type=file]").first.set_input_files([str(path) for path in paths])

@@ -27,14 +27,16 @@ Array = npt.NDArray[np.float32]
 class Looked:
     """A candidate while it is looked at.
 
-    labels: (k, j, i) uint16, the label of every voxel; confidence, least_confidence: Dice that the mask expects of its
-    labels under its own probabilities, mean and lowest. Probabilities are kept in half precision: there are several
-    candidates. Converted by torch: numpy takes 20 ms for a million numbers, as long as a small network for a slice.
+    outputs: how many the network has; labels: (k, j, i) uint16, the label of every voxel; confidence, least_confidence:
+    Dice that the mask expects of its labels under its own probabilities, mean and lowest. Probabilities are kept in
+    half precision: there are several candidates. Converted by torch: numpy takes 20 ms for a million numbers, as long
+    as a small network for a slice.
     """
 
     def __init__(self, name: str, probabilities: Array, *, exact: bool = False) -> None:
         self.name = name
         self.verdict: Verdict | None = None
+        self.outputs = len(probabilities)
         tensor = torch.from_numpy(np.ascontiguousarray(probabilities, np.float32))
         self.labels = tensor.argmax(0).numpy().astype(np.uint16)
         self._kept = tensor if exact else tensor.half()
@@ -108,7 +110,7 @@ def choose(looked: list[Looked], settings: ReflectionSettings) -> Looked:
     """
     first = looked[0]
     if settings.known is not None and similarity_of(first, settings) >= settings.known:
-        looked = [c for c in looked if c is first or mean_dice(c.labels, first.labels, len(c.probabilities)) >= AGREES]
+        looked = [c for c in looked if c is first or mean_dice(c.labels, first.labels, first.outputs) >= AGREES]
     best = max(looked, key=lambda candidate: score_of(candidate, settings))
     return best if score_of(best, settings) - score_of(first, settings) > settings.margin else first
 
